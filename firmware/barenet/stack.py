@@ -1,0 +1,253 @@
+"""All layers of one interface, built and run: the only module that knows every one of them."""
+
+import time
+
+from barenet import fast, ticks
+from barenet.arp import ARP
+from barenet.dhcp import Client
+from barenet.ethernet import Ethernet
+from barenet.icmp import ICMP
+from barenet.ip import ANY, IP
+from barenet.pool import Pool
+from barenet.resolver import Resolver
+from barenet.tcp import TCP
+from barenet.udp import UDP
+from micropython import const
+
+_FRAMES_A_POLL = const(64)  # a flood must not keep the program from running
+_ROUNDS_A_POLL = const(8)
+_SLOW_MS = const(50)  # how often timers of a second or more are looked at
+_EAGAIN = const(11)
+_ENETDOWN = const(100)
+
+_running = None
+
+
+def current():
+    """Returns the running Stack. Raises OSError(ENETDOWN) when the LAN is not up."""
+    if _running is None:
+        raise OSError(_ENETDOWN, "the LAN is down: bring it up with barenet.up()")
+    return _running
+
+
+class Stack:
+    """The stack on one driver (see docs/architecture.md for what a driver is).
+
+    receive, transmit: frames in each ring. hostname: sent by DHCP. clock(): milliseconds, any origin, wrapping at 2**30 or beyond.
+    link_changed, address_changed: callbacks for the layer above, called with True or False and with the stack.
+    """
+
+    def __init__(self, driver, receive=8, transmit=4, hostname="barenet", clock=time.ticks_ms):
+        self.driver = driver
+        self.clock = clock
+        self.pool = Pool(receive, transmit, getattr(driver, "allocate", bytearray))
+        self.words = self.pool.words
+        self.objects = self.pool.objects
+        self.link = Ethernet(self.pool, driver.mac)
+        self.arp = ARP(self.link)
+        self.ip = IP(self.link, self.arp)
+        self.icmp = ICMP(self.ip)
+        self.udp = UDP(self.ip)
+        self.tcp = TCP(self.ip)
+        self.ip.unreachable = self.udp.unreachable = self.icmp.unreachable
+        self.resolver = Resolver(self.udp)
+        self.dhcp = Client(self.udp, driver.mac, hostname, self._configured)
+        self.observer = None
+        self.link_up = False
+        self.on_link = None
+        self.on_poll = None
+        self.errors = 0
+        self.last_error = None
+        self._entered = False
+        self._slow_at = 0
+        self._seen = 0
+
+    def start(self):
+        """Starts the driver and makes this the running stack. Raises OSError when the driver cannot start."""
+        global _running
+        self.driver.start(self.pool)
+        self.words[fast.C_NEXT_TIMER] = self._slow_at = self.now()
+        self._seen = 0
+        _running = self
+
+    def stop(self):
+        """Says good-bye (RST to open connections, DHCP release), then stops the driver. Safe to call twice."""
+        global _running
+        if _running is self:
+            now = self.now()
+            self.tcp.abort_all(now)
+            self.dhcp.stop(now)
+            self._flush()
+            _running = None
+        self.driver.stop()
+
+    def now(self):
+        """Returns the time in ms modulo 2**30."""
+        return self.clock() & 0x3FFFFFFF
+
+    def enter(self):
+        """Begins a change of protocol state: until leave() a poll() from a timer does nothing.
+
+        Raises OSError(EAGAIN) for a callback that interrupts such a change and wants to make another.
+        """
+        if self._entered:
+            raise OSError(_EAGAIN, "the stack is busy: a callback may use sockets only when no socket call is interrupted")
+        self._entered = True
+
+    def leave(self):
+        """Ends what enter() began, and sends what was queued."""
+        try:
+            self._flush()
+        finally:
+            self._entered = False
+
+    def poll(self):
+        """Drains every waiting frame, runs what is due and sends what may leave. Does nothing inside enter() … leave() or itself."""
+        if self._entered:
+            return
+        try:
+            self._entered = True
+            self._run(self.now())
+        finally:
+            self._entered = False
+        if self.on_poll is not None:
+            self.on_poll()
+
+    def flush(self):
+        """Hands queued transmit frames to the driver."""
+        self._flush()
+
+    def wait(self, ms):
+        """Sleeps until a frame may be waiting, at most ms."""
+        self.driver.wait(ms)
+
+    def configure(self, address, netmask, gateway, dns):
+        """Sets a fixed address (4 bytes each; dns: list of addresses). ANY takes the address away."""
+        if self.ip.address != ANY and self.ip.address != address:
+            self.tcp.abort_all(self.now())  # their packets would carry an address that is ours no longer
+        self.ip.configure(address, netmask, gateway)
+        self.resolver.servers = dns
+        if address != ANY and self.link_up:
+            self.arp.announce(self.now())
+
+    def observe(self, observer):
+        """Shows `observer` every frame and every change of a connection; None ends that.
+
+        observer: received(frame, length, now), sent(frame, length, now), changed(step, connection, before), moved(connection, before, event).
+        While somebody observes, each segment goes through plain Python.
+        """
+        self.observer = self.tcp.observer = observer
+        self.words[fast.C_EVERY_FRAME_SLOW] = 0 if observer is None else 1
+        self._seen = self.words[fast.C_TX_NEXT]
+
+    def counters(self):
+        """Returns {layer: {name: number}}: traffic and drops by reason."""
+        words = self.words
+        return {
+            "frames": {
+                "in": words[fast.C_FRAMES_IN],
+                "out": words[fast.C_FRAMES_OUT],
+                "receive error": words[fast.C_DROP_RECEIVE_ERROR],
+                "handler errors": self.errors,
+            },
+            "ethernet": self.link.drops,
+            "arp": self.arp.drops,
+            "ip": self._with(self.ip.drops, "checksum", fast.C_DROP_IP_CHECKSUM),
+            "icmp": self.icmp.drops,
+            "udp": self.udp.drops,
+            "tcp": self._tcp_drops(),
+            "dhcp": self.dhcp.drops,
+            "resolver": self.resolver.drops,
+        }
+
+    def _with(self, drops, name, word):
+        drops = dict(drops)
+        drops[name] += self.words[word]
+        return drops
+
+    def _tcp_drops(self):
+        words = self.words
+        drops = self._with(self.tcp.drops, "checksum", fast.C_DROP_TCP_CHECKSUM)
+        drops["out of order"] = words[fast.C_DROP_OUT_OF_ORDER]
+        drops["out of window"] = words[fast.C_DROP_OUT_OF_WINDOW]
+        drops["bad ACK"] = words[fast.C_DROP_BAD_ACK]
+        drops["buffer full"] = words[fast.C_DROP_BUFFER_FULL]
+        return drops
+
+    def _run(self, now):
+        words = self.words
+        objects = self.objects
+        driver = self.driver
+        frames = self.pool.frames
+        for _ in range(_ROUNDS_A_POLL):
+            driver.poll(now)
+            k = fast.receive(words, objects, now, _FRAMES_A_POLL)
+            while k:
+                if k > 0:
+                    self._input(frames[k - 1], fast.received_length(words, objects), now)
+                    fast.release(words, objects)
+                if k < 0 or words[fast.C_TX_FULL]:
+                    self._flush()
+                k = fast.receive(words, objects, now, _FRAMES_A_POLL)
+            if words[fast.C_RX_RETURNED] == 0:
+                break
+            words[fast.C_RX_RETURNED] = 0
+            driver.refill()
+            self._flush()
+        try:
+            self.tcp.poll(now)
+            if ticks.reached(now, self._slow_at):
+                self._slow_at = ticks.add(now, _SLOW_MS)
+                self._slow(now)
+        except Exception as e:
+            self._count(e)
+        self._flush()
+
+    def _input(self, frame, length, now):
+        try:
+            if self.observer is not None:
+                self.observer.received(frame, length, now)
+            self.link.input(frame, length, now)
+        except Exception as e:
+            self._count(e)
+
+    def _count(self, e):
+        # Most likely MemoryError: the heap is full, or locked by the program. The frame counts as lost, the peer repeats it.
+        self.errors += 1
+        self.last_error = e
+
+    def _slow(self, now):
+        up = self.driver.link()
+        if up != self.link_up:
+            self.link_up = up
+            self.arp.flush()
+            self.dhcp.link_changed(up, now)
+            if up and self.ip.address != ANY:
+                self.arp.announce(now)
+            if self.on_link is not None:
+                self.on_link(up)
+        self.arp.poll(now)
+        self.dhcp.poll(now)
+        self.resolver.poll(now)
+
+    def _configured(self, lease):
+        if lease is None:
+            self.configure(ANY, ANY, ANY, [])
+        else:
+            self.configure(lease.address, lease.netmask, lease.gateway, lease.dns)
+
+    def _flush(self):
+        words = self.words
+        words[fast.C_TX_FULL] = 0
+        if words[fast.C_TX_QUEUED]:
+            if self.observer is not None:
+                self._show_sent()
+            words[fast.C_TX_QUEUED] = 0
+            self.driver.transmit()
+
+    def _show_sent(self):
+        pool = self.pool
+        for _ in range(self.words[fast.C_TX_QUEUED]):
+            i = self._seen
+            self._seen = (i + 1) % pool.transmit
+            self.observer.sent(pool.frames[pool.receive + i], pool.tx_ring[i * 8 + 1] & 0x1FFF, self.now())

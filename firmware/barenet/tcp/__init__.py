@@ -1,0 +1,409 @@
+"""TCP (RFC 9293): the table of connections, listening ports, and segments that belong to none of them."""
+
+import errno
+import os
+from array import array
+
+from barenet import fast, ticks
+from barenet.fast import ACK, CLOSED, FIN, RST, SYN, TIME_WAIT
+from barenet.tcp.connection import Connection, difference
+from micropython import const
+
+try:
+    from hashlib import sha256
+except ImportError:
+    from uhashlib import sha256
+
+PROTOCOL = const(6)
+CONNECTIONS = const(64)
+TIME_WAITS = const(16)
+BUFFER = const(8760)  # 6 segments: what 8 receive frames can take without loss
+BUFFER_MIN = const(536)
+BUFFER_MAX = const(65535)  # more needs window scaling
+_EPHEMERAL = const(49152)
+_CHALLENGES = const(10)  # challenge ACKs a second (RFC 5961 section 7)
+EADDRINUSE = getattr(errno, "EADDRINUSE", 98)
+EADDRNOTAVAIL = getattr(errno, "EADDRNOTAVAIL", 99)
+ENOMEM = getattr(errno, "ENOMEM", 12)
+EINVAL = getattr(errno, "EINVAL", 22)
+_FREE = array("I", [0, 0])  # stands for the control block of an empty slot
+
+
+class Listener:
+    """A listening port. `backlog` bounds the connections that are open or opening but not yet accepted."""
+
+    def __init__(self, tcp, address, port, backlog, rcvbuf, sndbuf):
+        self.tcp = tcp
+        self.address = address
+        self.port = port
+        self.backlog = max(1, backlog)
+        self.rcvbuf = rcvbuf
+        self.sndbuf = sndbuf
+        self.opening = []
+        self.waiting = []
+
+    def accept(self):
+        """Returns a Connection that a peer has opened, or None."""
+        if not self.waiting:
+            return None
+        connection = self.waiting.pop(0)
+        connection.listener = None
+        return connection
+
+    def acceptable(self):
+        """True when accept() would return a connection."""
+        return bool(self.waiting)
+
+    def full(self):
+        return len(self.opening) + len(self.waiting) >= self.backlog
+
+    def ready(self, connection):
+        """A handshake is complete. Returns False when the listener is gone."""
+        if connection in self.opening:
+            self.opening.remove(connection)
+        if self.tcp.listeners.get(self.port) is not self:
+            return False
+        self.waiting.append(connection)
+        return True
+
+    def gone(self, connection):
+        """A connection ended before it was accepted. One with an error still in the queue is dropped, as accept(2) would fail on it."""
+        if connection in self.opening:
+            self.opening.remove(connection)
+            self.tcp.delete(connection)
+        elif connection in self.waiting and not connection.readable():
+            self.waiting.remove(connection)
+            self.tcp.delete(connection)
+
+    def close(self, now):
+        """Stops listening; connections nobody accepted are reset (RFC 9293 section 3.10.4)."""
+        if self.tcp.listeners.get(self.port) is self:
+            del self.tcp.listeners[self.port]
+        for connection in self.opening + self.waiting:
+            connection.listener = None
+            connection.linger = 0
+            connection.close(now)
+        self.opening = []
+        self.waiting = []
+
+
+class TCP:
+    """All connections of one interface.
+
+    ip: the IP layer. words, objects: the fast path's context (pool.py). observer: None, or an object with changed(step, connection, before)
+    and moved(connection, before, event) for tracing.
+    """
+
+    def __init__(self, ip):
+        self.ip = ip
+        pool = ip.link.pool
+        self.words = pool.words
+        self.objects = pool.objects
+        self.observer = None
+        self.connections = []
+        self.listeners = {}
+        self.time_waits = []
+        self.tcbs = self.objects[fast.O_TCBS] = []
+        self.rcv = self.objects[fast.O_RCV] = []
+        self.snd = self.objects[fast.O_SND] = []
+        self.keys = self.objects[fast.O_KEYS] = array("I", [0] * (2 * CONNECTIONS))
+        self.objects[fast.O_LOOKUP] = bytearray(256)
+        self.secret = os.urandom(16)
+        self.challenged = 0
+        self.challenges = 0
+        self.drops = {
+            "short": 0,
+            "header length": 0,
+            "checksum": 0,
+            "not unicast": 0,
+            "no connection": 0,
+            "backlog full": 0,
+            "out of memory": 0,
+            "reset out of window": 0,
+            "no ACK": 0,
+            "challenge limit": 0,
+        }
+        ip.handlers[PROTOCOL] = self.input
+        ip.errors[PROTOCOL] = self.error
+        ip.arp.changed.append(self._mac_changed)
+
+    def connect(self, address, port, now, local_port=0, rcvbuf=BUFFER, sndbuf=BUFFER):
+        """Opens a connection: SYN leaves, the Connection is returned in SYN_SENT.
+
+        address: 4 bytes; port: 1..65535; rcvbuf, sndbuf: bytes, 536..65535.
+        Raises OSError: EADDRINUSE when the four-tuple or port exists, EHOSTUNREACH without a route, ENOMEM.
+        """
+        if local_port == 0:
+            local_port = self._free_port(address, port)
+        elif self._exists(local_port, address, port):
+            raise OSError(EADDRINUSE)
+        connection = self._new((self.ip.address, local_port), (address, port), rcvbuf, sndbuf)
+        try:
+            connection.open(now, self._iss(connection, now))
+        except OSError:
+            self.unlist(connection)
+            self.delete(connection)
+            raise
+        return connection
+
+    def listen(self, port, backlog, address=b"\0\0\0\0", rcvbuf=BUFFER, sndbuf=BUFFER):
+        """Opens a port for others; returns its Listener. Raises OSError(EADDRINUSE) when somebody listens on it."""
+        if port == 0:
+            port = self._free_port(b"\0\0\0\0", 0)
+        if port in self.listeners:
+            raise OSError(EADDRINUSE)
+        listener = self.listeners[port] = Listener(self, address, port, backlog, rcvbuf, sndbuf)
+        return listener
+
+    def input(self, frame, start, end, source, destination, now):
+        """Takes one segment, frame[start:end], that the fast path did not handle."""
+        if end - start < 20:
+            self.drops["short"] += 1
+            return
+        header_end = start + (frame[start + 12] >> 4 << 2)
+        if header_end < start + 20 or header_end > end:
+            self.drops["header length"] += 1
+            return
+        if destination != self.ip.address:
+            self.drops["not unicast"] += 1
+            return
+        if fast.add(frame, start, end - start, self.ip.pseudo(source, destination, PROTOCOL, end - start)) != 0xFFFF:
+            self.drops["checksum"] += 1
+            return
+        flags = frame[start + 13]
+        slot = fast.lookup(self.objects, frame, start)
+        if slot >= 0:
+            connection = self.connections[slot]
+            if connection.state != TIME_WAIT or not self._reopens(connection, frame, start, flags):
+                connection.input(frame, start, end, flags, now)
+                return
+            self._forget(connection)
+        port = frame[start + 2] << 8 | frame[start + 3]
+        listener = self.listeners.get(port)
+        if listener is not None and listener.address != b"\0\0\0\0" and listener.address != destination:
+            listener = None
+        if listener is None or flags & (ACK | RST | SYN) != SYN:
+            self.drops["no connection"] += 1
+            if not flags & RST:
+                text = end - header_end + (1 if flags & SYN else 0) + (1 if flags & FIN else 0)
+                ack = frame[start + 8] << 24 | frame[start + 9] << 16 | frame[start + 10] << 8 | frame[start + 11]
+                self.reset(frame, start, text, ack if flags & ACK else None, source, now)
+            return
+        if listener.full():
+            self.drops["backlog full"] += 1  # the peer repeats its SYN
+            return
+        self._passive(listener, frame, start, header_end, source, destination, now)
+
+    def _passive(self, listener, frame, start, header_end, source, destination, now):
+        remote = (source, frame[start] << 8 | frame[start + 1])
+        if remote[1] == 0:
+            self.drops["no connection"] += 1
+            return
+        try:
+            connection = self._new((destination, listener.port), remote, listener.rcvbuf, listener.sndbuf)
+        except OSError:
+            self.drops["out of memory"] += 1
+            return
+        connection.listener = listener
+        listener.opening.append(connection)
+        if self.observer is not None:
+            self.observer.moved(connection, CLOSED, "passive open")
+        seq = frame[start + 4] << 24 | frame[start + 5] << 16 | frame[start + 6] << 8 | frame[start + 7]
+        connection.open_passive(frame, start, header_end, seq, now, self._iss(connection, now))
+
+    def error(self, code, destination, header, now):
+        """An ICMP error or a failed neighbour look-up for a segment of ours; `header` is at least its first 8 bytes."""
+        local_port = header[0] << 8 | header[1]
+        remote = (destination, header[2] << 8 | header[3])
+        seq = header[4] << 24 | header[5] << 16 | header[6] << 8 | header[7]
+        for connection in self.connections:
+            if connection is not None and connection.remote == remote and connection.local[1] == local_port:
+                # Believed only when it quotes a sequence number in flight (RFC 5927 section 4.1).
+                if difference(seq, connection.tcb[fast.SND_UNA]) >= 0 >= difference(seq, connection.tcb[fast.SND_MAX]):
+                    connection.failed(code, now)
+                return
+
+    def poll(self, now):
+        """Runs expired timers and sends what waited for a free transmit descriptor."""
+        words = self.words
+        objects = self.objects
+        if ticks.reached(now, words[fast.C_NEXT_TIMER]):
+            slot = fast.expired(words, objects, 0, now)
+            while slot >= 0:
+                self.connections[slot].expire(now)
+                slot = fast.expired(words, objects, slot + 1, now)
+        if words[fast.C_OUTPUT]:
+            words[fast.C_OUTPUT] = 0
+            for connection in self.connections:
+                if connection is not None and connection.tcb[fast.FLAGS] & (fast.FLAG_OUTPUT | fast.FLAG_ACK_NOW):
+                    connection.output(now)
+
+    def reset(self, frame, start, text, ack, source, now):
+        """Answers a segment that belongs to no connection with RST (RFC 9293 section 3.10.7.1).
+
+        text: its length in sequence numbers; ack: its acknowledgement number, or None without ACK.
+        """
+        remote = (source, frame[start] << 8 | frame[start + 1])
+        local = (self.ip.address, frame[start + 2] << 8 | frame[start + 3])
+        if ack is not None:
+            self.send_control(local, remote, RST, ack, 0, 0, now)
+        else:
+            seq = frame[start + 4] << 24 | frame[start + 5] << 16 | frame[start + 6] << 8 | frame[start + 7]
+            self.send_control(local, remote, RST | ACK, 0, (seq + text) & 0xFFFFFFFF, 0, now)
+
+    def challenge(self, connection, now):
+        """Answers a suspicious segment with an ACK that makes an honest peer send the right RST; limited in rate (RFC 5961 section 7)."""
+        if ticks.diff(now, self.challenged) >= 1000 or ticks.diff(now, self.challenged) < 0:
+            self.challenged = now
+            self.challenges = 0
+        if self.challenges >= _CHALLENGES:
+            self.drops["challenge limit"] += 1
+            return
+        self.challenges += 1
+        connection.tcb[fast.FLAGS] |= fast.FLAG_ACK_NOW
+
+    def send_control(self, local, remote, flags, seq, ack, window, now, options=b""):
+        """Sends one segment without text, from plain Python."""
+        segment = bytearray(20 + len(options))
+        segment[0] = local[1] >> 8
+        segment[1] = local[1] & 0xFF
+        segment[2] = remote[1] >> 8
+        segment[3] = remote[1] & 0xFF
+        for i in range(4):
+            shift = 24 - 8 * i
+            segment[4 + i] = seq >> shift & 0xFF
+            segment[8 + i] = ack >> shift & 0xFF
+        segment[12] = len(segment) << 2
+        segment[13] = flags
+        segment[14] = window >> 8 & 0xFF
+        segment[15] = window & 0xFF
+        segment[20:] = options
+        seed = self.ip.pseudo(local[0], remote[0], PROTOCOL, len(segment))
+        check = ~fast.add(segment, 0, len(segment), seed) & 0xFFFF
+        segment[16] = check & 0xFF
+        segment[17] = check >> 8
+        return self.ip.output(PROTOCOL, remote[0], segment, b"", now, local[0])
+
+    def wake_at(self, at):
+        """A timer was set: poll() must look at `at`."""
+        if ticks.diff(at, self.words[fast.C_NEXT_TIMER]) < 0:
+            self.words[fast.C_NEXT_TIMER] = at
+
+    def time_wait(self, connection):
+        """Keeps TIME_WAIT connections in bounded memory: the oldest goes when there are too many."""
+        if connection not in self.time_waits:
+            self.time_waits.append(connection)
+        while len(self.time_waits) > TIME_WAITS:
+            self._forget(self.time_waits[0])
+
+    def unlist(self, connection):
+        """No segment finds the connection any more."""
+        if connection in self.time_waits:
+            self.time_waits.remove(connection)
+        slot = connection.slot
+        if slot < 0:
+            return
+        self.keys[2 * slot] = self.keys[2 * slot + 1] = 0
+        table = self.objects[fast.O_LOOKUP]
+        for i in range(len(table)):
+            table[i] = 0
+        for i in range(len(self.connections)):
+            if self.keys[2 * i + 1]:
+                fast.insert(self.objects, i)
+
+    def delete(self, connection):
+        """Frees the connection's slot and buffers (the last step of its life)."""
+        slot = connection.slot
+        if slot >= 0 and self.connections[slot] is connection:
+            if self.observer is not None:
+                self.observer.moved(connection, connection.state, "delete")
+            self.connections[slot] = self.rcv[slot] = self.snd[slot] = None
+            self.tcbs[slot] = _FREE
+            connection.slot = -1
+
+    def abort_all(self, now):
+        """Resets every connection and closes every port (the interface goes down)."""
+        for listener in list(self.listeners.values()):
+            listener.close(now)
+        for connection in self.connections:
+            if connection is not None:
+                connection.abort(now)
+
+    def _new(self, local, remote, rcvbuf, sndbuf):
+        rcvbuf = min(max(rcvbuf, BUFFER_MIN), BUFFER_MAX)
+        sndbuf = min(max(sndbuf, BUFFER_MIN), BUFFER_MAX)
+        for slot in range(len(self.connections)):
+            if self.connections[slot] is None:
+                break
+        else:
+            slot = len(self.connections)
+            if slot == CONNECTIONS:
+                if not self.time_waits:
+                    raise OSError(ENOMEM, "all connections are in use")
+                slot = self.time_waits[0].slot
+                self._forget(self.time_waits[0])
+                if self.connections[slot] is not None:
+                    raise OSError(ENOMEM, "all connections are in use")
+        try:
+            connection = Connection(self, slot, local, remote, rcvbuf, sndbuf)
+            rcv = bytearray(rcvbuf)
+            snd = bytearray(sndbuf)
+            if slot == len(self.connections):
+                self.connections.append(None)
+                self.tcbs.append(_FREE)
+                self.rcv.append(None)
+                self.snd.append(None)
+        except MemoryError:
+            raise OSError(ENOMEM, "no memory for the buffers; use smaller SO_SNDBUF and SO_RCVBUF or close something")
+        self.connections[slot] = connection
+        self.tcbs[slot] = connection.tcb
+        self.rcv[slot] = rcv
+        self.snd[slot] = snd
+        address, port = remote
+        self.keys[2 * slot] = address[0] | address[1] << 8 | address[2] << 16 | address[3] << 24
+        ours = local[1]
+        self.keys[2 * slot + 1] = port >> 8 | (port & 0xFF) << 8 | (ours >> 8 | (ours & 0xFF) << 8) << 16
+        fast.insert(self.objects, slot)
+        return connection
+
+    def _forget(self, connection):
+        """Ends a TIME_WAIT early."""
+        connection._move("timeout")
+        connection._end(0, None)
+
+    def _reopens(self, connection, frame, start, flags):
+        """True for a SYN that may open a TIME_WAIT pair of addresses anew: its number is beyond the old ones (RFC 9293 3.10.7.4)."""
+        if flags & (SYN | ACK | RST) != SYN:
+            return False
+        seq = frame[start + 4] << 24 | frame[start + 5] << 16 | frame[start + 6] << 8 | frame[start + 7]
+        return difference(seq, connection.tcb[fast.RCV_NXT]) > 0
+
+    def _exists(self, local_port, address, port):
+        for connection in self.connections:
+            if connection is not None and connection.local[1] == local_port and connection.remote == (address, port):
+                if connection.state != CLOSED:
+                    return True
+        return False
+
+    def _free_port(self, address, port):
+        """Picks an ephemeral port at random (RFC 6056 section 3.3.1)."""
+        r = os.urandom(2)
+        offset = r[0] << 8 | r[1]
+        for _ in range(256):
+            candidate = _EPHEMERAL + offset % (65536 - _EPHEMERAL)
+            if candidate not in self.listeners and not self._exists(candidate, address, port):
+                return candidate
+            offset += 1
+        raise OSError(EADDRNOTAVAIL, "no free local port")
+
+    def _iss(self, connection, now):
+        """Returns an initial sequence number that only we can predict: a clock of 4 us plus a keyed hash of the addresses (RFC 6528)."""
+        key = self.secret + connection.local[0] + connection.remote[0]
+        key += bytes((connection.local[1] >> 8, connection.local[1] & 0xFF, connection.remote[1] >> 8, connection.remote[1] & 0xFF))
+        h = sha256(key).digest()
+        return ((h[0] << 24 | h[1] << 16 | h[2] << 8 | h[3]) + now * 250) & 0xFFFFFFFF
+
+    def _mac_changed(self, address, mac):
+        for connection in self.connections:
+            if connection is not None and self.ip.next_hop(connection.remote[0]) == address:
+                connection.use_mac(mac)

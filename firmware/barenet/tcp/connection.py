@@ -1,0 +1,537 @@
+"""One TCP connection: what happens seldom, in plain Python. What happens with every segment is in fast.py."""
+
+import errno
+from array import array
+
+from barenet import fast, ticks
+from barenet.fast import (
+    ACK,
+    ARRIVED_DATA,
+    ARRIVED_IN_ORDER,
+    CLOSE_WAIT,
+    CLOSED,
+    CLOSING,
+    ESTABLISHED,
+    FIN,
+    FIN_WAIT_1,
+    FIN_WAIT_2,
+    FLAG_ACK_LATER,
+    FLAG_ACK_NOW,
+    FLAG_FIN,
+    FLAG_FIN_ACKED,
+    FLAG_NODELAY,
+    FLAG_ORPHAN,
+    FLAG_OUTPUT,
+    FLAG_PERSIST,
+    FLAG_PROBE,
+    FLAG_RTX,
+    FLAG_TIMING,
+    FLAG_WAIT,
+    FLAGS,
+    IRS,
+    ISS,
+    LAST_ACK,
+    RCV_NXT,
+    RETRIES,
+    RST,
+    RTO,
+    RTX_AT,
+    SND_MAX,
+    SND_NXT,
+    SND_UNA,
+    SND_WND,
+    STATE,
+    SYN,
+    SYN_RECEIVED,
+    SYN_SENT,
+    TIME_WAIT,
+    WAIT_AT,
+)
+from barenet.tcp.states import move
+from micropython import const
+
+ECONNRESET = getattr(errno, "ECONNRESET", 104)
+ECONNREFUSED = getattr(errno, "ECONNREFUSED", 111)
+ECONNABORTED = getattr(errno, "ECONNABORTED", 103)
+ETIMEDOUT = getattr(errno, "ETIMEDOUT", 110)
+
+MSS_DEFAULT = const(536)  # when the peer names none (RFC 9293 3.7.1)
+MSS_OURS = const(1460)  # MTU 1500 - 40
+RTO_INITIAL = const(1000)  # ms, RFC 6298 section 2.1
+SYN_TRIES = const(6)
+DATA_TRIES = const(10)  # 200 ms doubled ten times is beyond RFC 1122's R2 of 100 s
+TIME_WAIT_MS = const(60_000)  # 2 MSL with the 30 s of common practice
+FIN_WAIT_2_MS = const(60_000)  # for a connection nobody owns any more
+KEEP_COUNT = const(9)
+_TEMPLATE_BYTES = const(54)
+
+
+def difference(a, b):
+    """Returns the sequence number a minus b as a signed number (RFC 9293 section 3.4)."""
+    d = (a - b) & 0xFFFFFFFF
+    return d - 0x100000000 if d & 0x80000000 else d
+
+
+def maximum_segment_size(frame, start, end):
+    """Returns the MSS option of a SYN whose TCP header is frame[start:end], MSS_DEFAULT when there is none (RFC 9293 section 3.2).
+
+    Option lists that are cut off, never end or lie about their lengths are read as far as they make sense.
+    """
+    at = start + 20
+    while at < end:
+        kind = frame[at]
+        if kind == 0:
+            break
+        if kind == 1:
+            at += 1
+            continue
+        if at + 1 >= end:
+            break
+        length = frame[at + 1]
+        if length < 2 or at + length > end:
+            break
+        if kind == 2 and length == 4:
+            mss = frame[at + 2] << 8 | frame[at + 3]
+            return min(max(mss, 64), MSS_OURS)  # a smaller one is an attack on the segment rate, not a link
+        at += length
+    return MSS_DEFAULT
+
+
+class Connection:
+    """A connection and its control block.
+
+    tcp: the TCP that it belongs to. slot: its index in the tables. tcb: array('I'), words named in fast.py.
+    local, remote: (address, port). error: errno that ended it, or 0. listener: the Listener it came from, or None.
+    """
+
+    def __init__(self, tcp, slot, local, remote, rcvbuf, sndbuf):
+        self.tcp = tcp
+        self.slot = slot
+        self.local = local
+        self.remote = remote
+        self.error = 0
+        self.listener = None
+        self.keepalive = 0  # ms of silence before the first probe, 0 = off
+        self.keep_interval = 75_000
+        self.keep_count = KEEP_COUNT
+        self.linger = None
+        self.tcb = tcb = array("I", [0] * fast.TCB_WORDS)
+        tcb[fast.RCV_SIZE] = rcvbuf
+        tcb[fast.SND_SIZE] = sndbuf
+        tcb[fast.SND_MSS] = MSS_DEFAULT
+        tcb[fast.RCV_MSS] = MSS_OURS
+        tcb[RTO] = RTO_INITIAL
+        tcb[fast.SSTHRESH] = 0xFFFFFF
+
+    @property
+    def state(self):
+        return self.tcb[STATE]
+
+    @property
+    def nodelay(self):
+        return bool(self.tcb[FLAGS] & FLAG_NODELAY)
+
+    @nodelay.setter
+    def nodelay(self, on):
+        if on:
+            self.tcb[FLAGS] |= FLAG_NODELAY
+        else:
+            self.tcb[FLAGS] &= ~FLAG_NODELAY
+
+    def readable(self):
+        """Returns how many bytes wait in the receive buffer."""
+        return self.tcb[fast.RCV_LEN]
+
+    def at_end(self):
+        """True when nothing more will come: the peer has closed (or the connection is gone) and all has been read."""
+        return self.tcb[fast.RCV_LEN] == 0 and self.tcb[STATE] not in (SYN_SENT, SYN_RECEIVED, ESTABLISHED, FIN_WAIT_1, FIN_WAIT_2)
+
+    def writable(self):
+        """Returns how many bytes the send buffer takes now."""
+        tcb = self.tcb
+        if tcb[STATE] != ESTABLISHED and tcb[STATE] != CLOSE_WAIT or tcb[FLAGS] & FLAG_FIN:
+            return 0
+        return tcb[fast.SND_SIZE] - tcb[fast.SND_LEN]
+
+    def unacknowledged(self):
+        """Returns how many bytes of the send buffer the peer has not confirmed."""
+        return self.tcb[fast.SND_LEN]
+
+    def read(self, buffer, n, peek=False):
+        """Copies at most n bytes of the receive buffer into `buffer`, keeping them with `peek`; returns how many."""
+        return fast.read(self.tcp.objects, self.slot, buffer, n, 1 if peek else 0)
+
+    def write(self, buffer, offset, n):
+        """Copies at most n bytes of buffer[offset:] into the send buffer; returns how many fitted. output() sends them."""
+        if self.writable() == 0:
+            return 0
+        return fast.write(self.tcp.objects, self.slot, buffer, offset, n)
+
+    def output(self, now):
+        """Sends what may leave now."""
+        if self.tcb[STATE] < ESTABLISHED:
+            return
+        observer = self.tcp.observer
+        if observer is None:
+            fast.output(self.tcp.words, self.tcp.objects, self.slot, now)
+            return
+        before = array("I", self.tcb)
+        if fast.output(self.tcp.words, self.tcp.objects, self.slot, now):
+            observer.changed("send", self, before)
+
+    def shutdown(self, now):
+        """No more will be written: FIN follows what is in the send buffer (RFC 9293 section 3.10.4)."""
+        if self.tcb[FLAGS] & FLAG_FIN:
+            return
+        state = self.tcb[STATE]
+        if state == SYN_SENT:
+            self._end(0)
+            return
+        if state == SYN_RECEIVED:
+            self.tcb[FLAGS] |= FLAG_FIN  # leaves once the handshake is done
+            return
+        if state == ESTABLISHED or state == CLOSE_WAIT:
+            self.tcb[FLAGS] |= FLAG_FIN | FLAG_OUTPUT
+            self._move("close")
+            self.output(now)
+
+    def close(self, now):
+        """The program is done with the connection.
+
+        Unread data, or data that still arrives, is answered with RST: the peer must learn that it was lost (RFC 1122 section 4.2.2.13).
+        """
+        tcb = self.tcb
+        if tcb[FLAGS] & FLAG_ORPHAN:
+            return
+        if self.linger == 0 or (tcb[fast.RCV_LEN] and tcb[STATE] >= ESTABLISHED and tcb[STATE] != TIME_WAIT):
+            tcb[FLAGS] |= FLAG_ORPHAN
+            self.abort(now)
+            return
+        tcb[FLAGS] |= FLAG_ORPHAN
+        self.shutdown(now)
+        if tcb[STATE] == FIN_WAIT_2:
+            self._wait(now, FIN_WAIT_2_MS)
+        elif tcb[STATE] == CLOSED:
+            self.tcp.delete(self)
+
+    def abort(self, now):
+        """Tells the peer with RST and ends at once (RFC 9293 section 3.10.5)."""
+        state = self.tcb[STATE]
+        if state in (SYN_RECEIVED, ESTABLISHED, FIN_WAIT_1, FIN_WAIT_2, CLOSE_WAIT):
+            self._control(RST | ACK, self.tcb[SND_NXT], now)
+        self._end(ECONNABORTED if not self.tcb[FLAGS] & FLAG_ORPHAN else 0, "abort")
+
+    def open(self, now, iss):
+        """Active open: SYN (RFC 9293 section 3.10.1)."""
+        self._start(iss)
+        self._move("active open")
+        self._send_syn(now)
+
+    def open_passive(self, frame, start, header_end, seq, now, iss):
+        """Passive open: a SYN for a listening port has arrived; answers SYN+ACK (RFC 9293 section 3.10.7.2)."""
+        self.tcb[STATE] = fast.LISTEN
+        self._start(iss)
+        self._take_syn(frame, start, header_end, seq)
+        self._move("SYN")
+        self._send_syn(now)
+
+    def input(self, frame, start, end, flags, now):
+        """Takes one segment whose checksum is right (RFC 9293 section 3.10.7.3 and 3.10.7.4); its TCP header is at frame[start]."""
+        tcb = self.tcb
+        seq = frame[start + 4] << 24 | frame[start + 5] << 16 | frame[start + 6] << 8 | frame[start + 7]
+        ack = frame[start + 8] << 24 | frame[start + 9] << 16 | frame[start + 10] << 8 | frame[start + 11]
+        observer = self.tcp.observer
+        before = array("I", tcb) if observer is not None else None
+        if tcb[STATE] == SYN_SENT:
+            self._input_syn_sent(frame, start, flags, seq, ack, now)
+        else:
+            self._input_synchronised(frame, start, end, flags, seq, ack, now)
+        if observer is not None:
+            observer.changed("receive", self, before)
+        if tcb[FLAGS] & (FLAG_ACK_NOW | FLAG_OUTPUT):
+            self.output(now)
+
+    def _input_syn_sent(self, frame, start, flags, seq, ack, now):
+        tcb = self.tcb
+        good_ack = flags & ACK and ack == tcb[SND_NXT]
+        if flags & ACK and not good_ack:
+            if not flags & RST:
+                self.tcp.reset(frame, start, 0, ack, self.remote[0], now)
+            return
+        if flags & RST:
+            if good_ack:
+                self._end(ECONNREFUSED)
+            return
+        if not flags & SYN:
+            return
+        self._take_syn(frame, start, start + (frame[start + 12] >> 4 << 2), seq)
+        if good_ack:
+            self._established(frame, start, seq, ack, now, "SYN+ACK")
+        else:
+            self._move("SYN")  # simultaneous open
+            tcb[SND_NXT] = tcb[ISS]
+            self._send_syn(now)
+
+    def _input_synchronised(self, frame, start, end, flags, seq, ack, now):
+        tcb = self.tcb
+        ahead = difference(seq, tcb[RCV_NXT])
+        window = difference(tcb[fast.RCV_ADV], tcb[RCV_NXT])
+        if flags & RST:
+            # RFC 5961 section 3: only the exact next number resets; one elsewhere in the window may be a guess.
+            if ahead == 0:
+                self._end(ECONNREFUSED if tcb[STATE] == SYN_RECEIVED and self.listener is None else ECONNRESET, "RST")
+            elif 0 < ahead < window:
+                self.tcp.challenge(self, now)
+            else:
+                self.tcp.drops["reset out of window"] += 1
+            return
+        if flags & SYN:
+            if tcb[STATE] == SYN_RECEIVED and seq == tcb[IRS]:
+                if flags & ACK and ack == tcb[SND_NXT]:
+                    # The other half of a simultaneous open.
+                    self._established(frame, start, seq, ack, now, "ACK of SYN")
+                    tcb[FLAGS] |= FLAG_ACK_NOW
+                else:
+                    self._send_syn(now)  # our SYN+ACK was lost
+            else:
+                self.tcp.challenge(self, now)  # RFC 5961 section 4
+            return
+        if not flags & ACK:
+            self.tcp.drops["no ACK"] += 1
+            return
+        if tcb[STATE] == SYN_RECEIVED:
+            if ack != tcb[SND_NXT] or not 0 <= ahead <= window:
+                self.tcp.reset(frame, start, 0, ack, self.remote[0], now)
+                return
+            self._established(frame, start, seq, ack, now, "ACK of SYN")
+            if self.listener is not None and not self.listener.ready(self):
+                self.abort(now)
+                return
+            if tcb[FLAGS] & FLAG_FIN:
+                tcb[FLAGS] |= FLAG_OUTPUT
+                self._move("close")
+        words = self.tcp.words
+        words[fast.C_SEGMENT] = start
+        words[fast.C_SEGMENT_END] = end
+        state = tcb[STATE]
+        found = fast.arrive(words, self.tcp.objects, self.slot, frame, now)
+        if tcb[FLAGS] & FLAG_FIN_ACKED and state in (FIN_WAIT_1, CLOSING, LAST_ACK):
+            self._move("ACK of FIN")
+            if tcb[STATE] == CLOSED:
+                self._end(0, None)
+                return
+            if tcb[STATE] == TIME_WAIT:
+                self._enter_time_wait(now)
+            elif tcb[FLAGS] & FLAG_ORPHAN:
+                self._wait(now, FIN_WAIT_2_MS)
+        if found & ARRIVED_DATA and tcb[FLAGS] & FLAG_ORPHAN:
+            self.abort(now)
+            return
+        if flags & FIN and found & ARRIVED_IN_ORDER:
+            self._take_fin(now)
+        elif flags & FIN and tcb[STATE] == TIME_WAIT:
+            self._wait(now, TIME_WAIT_MS)  # our last ACK was lost: the wait starts again
+
+    def _take_fin(self, now):
+        tcb = self.tcb
+        if tcb[STATE] in (ESTABLISHED, FIN_WAIT_1, FIN_WAIT_2):
+            tcb[RCV_NXT] = (tcb[RCV_NXT] + 1) & 0xFFFFFFFF
+            tcb[FLAGS] |= FLAG_ACK_NOW
+            if difference(tcb[fast.RCV_ADV], tcb[RCV_NXT]) < 0:
+                tcb[fast.RCV_ADV] = tcb[RCV_NXT]
+            self._move("FIN")
+            if tcb[STATE] == TIME_WAIT:
+                self._enter_time_wait(now)
+
+    def expire(self, now):
+        """Runs the timers that are due."""
+        tcb = self.tcb
+        flags = tcb[FLAGS]
+        if flags & FLAG_ACK_LATER and ticks.reached(now, tcb[fast.ACK_AT]):
+            tcb[FLAGS] = flags = flags & ~FLAG_ACK_LATER | FLAG_ACK_NOW
+        if flags & FLAG_RTX and ticks.reached(now, tcb[RTX_AT]):
+            self._retransmit(now)
+        elif flags & FLAG_PERSIST and ticks.reached(now, tcb[RTX_AT]):
+            self._probe_window(now)
+        if tcb[FLAGS] & FLAG_WAIT and ticks.reached(now, tcb[WAIT_AT]):
+            self._waited(now)
+        if tcb[FLAGS] & (FLAG_ACK_NOW | FLAG_OUTPUT):
+            self.output(now)
+
+    def failed(self, code, now):
+        """An ICMP error or a neighbour that does not answer concerns this connection; while it opens, that ends it (RFC 5927 section 5)."""
+        if self.tcb[STATE] in (SYN_SENT, SYN_RECEIVED):
+            self._end(code)
+
+    def use_mac(self, mac):
+        """Takes the MAC address that our frames go to into the header template."""
+        fast.copy(self.tcb, fast.TEMPLATE * 4, mac, 0, 6)
+
+    def keep(self, now):
+        """Starts the keep-alive timer, when keep-alive is on."""
+        if self.keepalive and self.tcb[STATE] in (ESTABLISHED, CLOSE_WAIT):
+            self._wait(now, self.keepalive)
+
+    def _start(self, iss):
+        tcb = self.tcb
+        tcb[ISS] = tcb[SND_UNA] = tcb[SND_NXT] = tcb[SND_MAX] = iss
+        tcb[fast.IP_ID] = iss & 0xFFFF
+        ip = self.tcp.ip
+        tcb[fast.PSEUDO_SUM] = ip.pseudo(self.local[0], self.remote[0], 6, 0)
+        header = bytearray(_TEMPLATE_BYTES + 2)
+        header[6:12] = ip.link.mac
+        header[12] = 0x08
+        header[14] = 0x45
+        header[20] = 0x40  # DF
+        header[22] = 64
+        header[23] = 6
+        header[26:30] = self.local[0]
+        header[30:34] = self.remote[0]
+        header[34] = self.local[1] >> 8
+        header[35] = self.local[1] & 0xFF
+        header[36] = self.remote[1] >> 8
+        header[37] = self.remote[1] & 0xFF
+        header[46] = 0x50
+        fast.copy(tcb, fast.TEMPLATE * 4, header, 0, len(header))
+
+    def _take_syn(self, frame, start, header_end, seq):
+        tcb = self.tcb
+        tcb[IRS] = seq
+        tcb[RCV_NXT] = tcb[fast.LAST_ACK_SENT] = (seq + 1) & 0xFFFFFFFF
+        tcb[fast.RCV_ADV] = (seq + 1 + min(tcb[fast.RCV_SIZE], 0xFFFF)) & 0xFFFFFFFF
+        tcb[fast.SND_MSS] = maximum_segment_size(frame, start, header_end)
+
+    def _send_syn(self, now):
+        tcb = self.tcb
+        if tcb[SND_NXT] == tcb[ISS]:
+            tcb[fast.RTT_AT] = now
+        flags = SYN if tcb[STATE] == SYN_SENT else SYN | ACK
+        self._control(flags, tcb[ISS], now, bytes((2, 4, MSS_OURS >> 8, MSS_OURS & 0xFF)))
+        tcb[SND_NXT] = tcb[SND_MAX] = (tcb[ISS] + 1) & 0xFFFFFFFF
+        tcb[FLAGS] |= FLAG_RTX
+        tcb[RTX_AT] = ticks.add(now, tcb[RTO])
+        self.tcp.wake_at(tcb[RTX_AT])
+
+    def _established(self, frame, start, seq, ack, now, event):
+        tcb = self.tcb
+        tcb[SND_UNA] = ack
+        tcb[SND_WND] = tcb[fast.MAX_SND_WND] = frame[start + 14] << 8 | frame[start + 15]
+        tcb[fast.SND_WL1] = seq
+        tcb[fast.SND_WL2] = ack
+        tcb[fast.LAST_ARRIVAL] = now
+        mss = tcb[fast.SND_MSS]
+        tcb[fast.CWND] = min(10 * mss, max(2 * mss, 14600))  # RFC 6928
+        if tcb[RETRIES] == 0:
+            # Karn's rule: a handshake that was retransmitted gives no sample (RFC 6298 section 3).
+            rtt = ticks.diff(now, tcb[fast.RTT_AT])
+            tcb[fast.SRTT] = (rtt << 3) + 1
+            tcb[fast.RTTVAR] = rtt << 1
+            tcb[RTO] = min(max(rtt * 3, fast.RTO_MIN), fast.RTO_MAX)
+        else:
+            tcb[fast.CWND] = mss
+        tcb[RETRIES] = 0
+        tcb[FLAGS] &= ~FLAG_RTX
+        mac = self.tcp.ip.neighbour_mac(self.remote[0], now)
+        self.use_mac(frame[6:12] if mac is None else mac)
+        self._move(event)
+        if event == "SYN+ACK":
+            tcb[FLAGS] |= FLAG_ACK_NOW
+        self.keep(now)
+
+    def _retransmit(self, now):
+        tcb = self.tcb
+        tcb[FLAGS] &= ~(FLAG_RTX | FLAG_TIMING)
+        tcb[RETRIES] += 1
+        tcb[RTO] = min(tcb[RTO] << 1, fast.RTO_MAX)
+        if tcb[STATE] in (SYN_SENT, SYN_RECEIVED):
+            if tcb[RETRIES] >= SYN_TRIES:
+                self._end(ETIMEDOUT)
+            else:
+                tcb[fast.RETRANSMITS] += 1
+                self._send_syn(now)
+            return
+        if tcb[RETRIES] > DATA_TRIES:
+            self._end(ETIMEDOUT)
+            return
+        flight = fast.rewind(tcb)
+        mss = tcb[fast.SND_MSS]
+        if tcb[RETRIES] == 1:
+            tcb[fast.SSTHRESH] = max(flight >> 1, 2 * mss)  # RFC 5681 section 3.1, equation 4
+        tcb[fast.CWND] = mss
+        tcb[FLAGS] |= FLAG_OUTPUT
+        self._refresh_mac(now)
+
+    def _probe_window(self, now):
+        tcb = self.tcb
+        if ticks.diff(now, tcb[fast.LAST_ARRIVAL]) > 120_000 and tcb[RETRIES] > 4:
+            self._end(ETIMEDOUT)
+            return
+        tcb[RETRIES] += 1
+        tcb[RTX_AT] = ticks.add(now, min(tcb[RTO] << min(tcb[RETRIES], 10), fast.RTO_MAX))
+        tcb[FLAGS] |= FLAG_PROBE | FLAG_OUTPUT
+        self._refresh_mac(now)
+
+    def _waited(self, now):
+        tcb = self.tcb
+        tcb[FLAGS] &= ~FLAG_WAIT
+        state = tcb[STATE]
+        if state == TIME_WAIT:
+            self._move("timeout")
+            self._end(0, None)
+        elif state == FIN_WAIT_2:
+            self._end(ETIMEDOUT)
+        elif self.keepalive and state in (ESTABLISHED, CLOSE_WAIT):
+            silent = ticks.diff(now, tcb[fast.LAST_ARRIVAL])
+            if silent < self.keepalive:
+                self._wait(now, self.keepalive - silent)
+            elif silent > self.keepalive + self.keep_interval * self.keep_count:
+                self.abort(now)
+                self.error = ETIMEDOUT
+            else:
+                # One byte before the window: the peer must answer with an ACK (RFC 9293 section 3.8.4).
+                self._control(ACK, (tcb[SND_UNA] - 1) & 0xFFFFFFFF, now)
+                self._wait(now, self.keep_interval)
+
+    def _refresh_mac(self, now):
+        mac = self.tcp.ip.neighbour_mac(self.remote[0], now)
+        if mac is not None:
+            self.use_mac(mac)
+
+    def _control(self, flags, seq, now, options=b""):
+        """Sends a segment without text outside of output()'s order."""
+        tcb = self.tcb
+        window = difference(tcb[fast.RCV_ADV], tcb[RCV_NXT]) if flags & ACK else min(tcb[fast.RCV_SIZE], 0xFFFF)
+        ack = tcb[RCV_NXT] if flags & ACK else 0
+        tcb[fast.SEGMENTS_OUT] += 1
+        self.tcp.send_control(self.local, self.remote, flags, seq, ack, window, now, options)
+
+    def _enter_time_wait(self, now):
+        tcb = self.tcb
+        tcb[FLAGS] &= ~(FLAG_RTX | FLAG_PERSIST)
+        self._wait(now, TIME_WAIT_MS)
+        self.tcp.time_wait(self)
+
+    def _wait(self, now, ms):
+        tcb = self.tcb
+        tcb[FLAGS] |= FLAG_WAIT
+        tcb[WAIT_AT] = ticks.add(now, ms)
+        self.tcp.wake_at(tcb[WAIT_AT])
+
+    def _move(self, event):
+        before = self.tcb[STATE]
+        self.tcb[STATE] = move(before, event)
+        if self.tcp.observer is not None:
+            self.tcp.observer.moved(self, before, event)
+
+    def _end(self, code, event="abort"):
+        """The connection is over: no timers, no more segments. Received data stays readable until the program closes it."""
+        if event is not None:
+            self._move(event)
+        if code and not self.error:
+            self.error = code
+        self.tcb[FLAGS] &= FLAG_ORPHAN
+        self.tcp.unlist(self)
+        if self.listener is not None:
+            self.listener.gone(self)
+        if self.tcb[FLAGS] & FLAG_ORPHAN:
+            self.tcp.delete(self)

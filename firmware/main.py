@@ -1,0 +1,13 @@
+# Brings the network up and leaves `lan` (and `nic`, the name MicroPython's own tests look for) at the prompt.
+import barenet
+
+try:
+    nic = lan = barenet.up()
+    if lan.isconnected():
+        print("barenet: %s is up at %s" % (lan.config("board"), lan.ifconfig()[0]))
+    elif lan.stack.link_up:
+        print("barenet: no address yet, DHCP goes on asking; lan.ifconfig((ip, netmask, gateway, dns)) sets a fixed one")
+    else:
+        print("barenet: no cable; it comes up by itself when one is connected")
+except OSError as e:
+    print("barenet: the LAN did not come up:", *e.args)
