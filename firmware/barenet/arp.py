@@ -83,7 +83,8 @@ class ARP:
     def poll(self, now):
         """Asks again for addresses that have not answered, and gives up on them after TRIES requests."""
         late = None
-        for address, entry in self.cache.items():
+        for address in self.cache:  # not items(): its tuples would allocate at every poll
+            entry = self.cache[address]
             if entry.mac is None and ticks.diff(now, entry.asked) >= RETRY:
                 if entry.tries < TRIES:
                     self._request(address, entry, now, ethernet.BROADCAST)

@@ -64,6 +64,7 @@ C_EVERY_FRAME_SLOW = const(8)  # tracing: plain Python sees each frame
 C_SEGMENT = const(9)  # offset of the TCP header of the segment in hand
 C_SEGMENT_END = const(10)
 C_OUTPUT = const(11)  # some connection has FLAG_OUTPUT set
+C_SETTLE = const(23)  # some connection's state must follow a FIN, or the ACK of ours
 C_NEXT_TIMER = const(12)  # no connection timer expires before this time
 C_FRAMES_IN = const(13)  # counters from here on
 C_FRAMES_OUT = const(14)
@@ -75,7 +76,7 @@ C_DROP_OUT_OF_ORDER = const(19)
 C_DROP_OUT_OF_WINDOW = const(20)
 C_DROP_BAD_ACK = const(21)
 C_DROP_BUFFER_FULL = const(22)
-C_WORDS = const(23)
+C_WORDS = const(24)
 
 # Members of `objects`.
 O_FRAMES = const(0)
@@ -146,12 +147,12 @@ FLAG_PERSIST = const(0x100)  # RTX_AT is running for window probes
 FLAG_WAIT = const(0x200)  # WAIT_AT is running
 FLAG_ORPHAN = const(0x400)  # the program has closed it: nobody reads any more
 FLAG_PROBE = const(0x800)  # send one byte into a closed window
+FLAG_FIN_IN = const(0x1000)  # the peer's FIN has arrived, in order
 
 # What arrive() found.
 ARRIVED_ACK = const(1)  # it acknowledged something new
 ARRIVED_DATA = const(2)
-ARRIVED_IN_ORDER = const(4)  # all text up to the segment's end is now received
-ARRIVED_REFUSED = const(8)  # not acceptable: answered with an ACK
+ARRIVED_REFUSED = const(4)  # not acceptable: answered with an ACK
 
 ACK_DELAY = const(40)  # ms
 RTO_MIN = const(200)  # ms
@@ -353,13 +354,13 @@ def receive(words, objects, now: int, most: int) -> int:
             release(words, objects)
             continue
         data = 34 + (f[46] >> 4 << 2)
-        if data < 54 or data > end or f[47] & (FIN | SYN | RST | URG | ACK) != ACK:
+        if data < 54 or data > end or f[47] & (SYN | RST | URG | ACK) != ACK:
             return i + 1
         slot = int(lookup(objects, frame, 34))
         if slot < 0:
             return i + 1
         t = ptr32(tcbs[slot])
-        if (t[STATE] != ESTABLISHED and t[STATE] != CLOSE_WAIT) or t[FLAGS] & FLAG_ORPHAN:
+        if t[STATE] < ESTABLISHED or t[STATE] > CLOSE_WAIT or t[FLAGS] & FLAG_ORPHAN:
             return i + 1
         length = end - 34
         s = h[13] + h[14] + h[15] + h[16] + 0x0600 + (length >> 8 | (length & 0xFF) << 8)
@@ -381,10 +382,11 @@ def receive(words, objects, now: int, most: int) -> int:
 
 @micropython.viper
 def arrive(words, objects, slot: int, frame, now: int) -> int:
-    """Takes one segment with ACK into a synchronised connection: RFC 9293 section 3.10.7.4, its first, fifth, sixth and seventh step.
+    """Takes one segment with ACK into a synchronised connection: RFC 9293 section 3.10.7.4, first and fifth to eighth step.
 
-    The TCP header is at frame[C_SEGMENT], the text ends at C_SEGMENT_END; checksum, RST and SYN have been looked at. FIN is the caller's.
-    Returns ARRIVED_… bits. Sets FLAG_ACK_NOW, FLAG_ACK_LATER or FLAG_OUTPUT for what has to follow.
+    The TCP header is at frame[C_SEGMENT], the text ends at C_SEGMENT_END; checksum, RST and SYN have been looked at.
+    Returns ARRIVED_… bits. Sets FLAG_ACK_NOW, FLAG_ACK_LATER or FLAG_OUTPUT for what has to follow. A FIN, and the ACK of ours, are
+    noted in FLAG_FIN_IN and FLAG_FIN_ACKED; Connection.settle() moves the state.
     """
     c = ptr32(words)
     t = ptr32(objects[O_TCBS][slot])
@@ -444,6 +446,7 @@ def arrive(words, objects, slot: int, frame, now: int) -> int:
             if text > t[SND_LEN]:
                 text = t[SND_LEN]
                 flags |= FLAG_FIN_ACKED
+                c[C_SETTLE] = 1
             head = t[SND_HEAD] + text
             if head >= t[SND_SIZE]:
                 head -= t[SND_SIZE]
@@ -506,41 +509,44 @@ def arrive(words, objects, slot: int, frame, now: int) -> int:
                 t[FLAGS] = t[FLAGS] & ~(FLAG_PERSIST | FLAG_PROBE) | FLAG_OUTPUT
                 t[RETRIES] = 0
 
-    # Seventh: the text.
+    # Seventh and eighth: the text, and FIN behind it.
     n -= skip
-    if n <= 0:
-        if gap == 0 and not found & ARRIVED_REFUSED:
-            found |= ARRIVED_IN_ORDER
-        return found
-    if state != ESTABLISHED and state != FIN_WAIT_1 and state != FIN_WAIT_2:
+    fin = f[13] & FIN
+    if state < ESTABLISHED or state > FIN_WAIT_2 or t[FLAGS] & FLAG_FIN_IN or found & ARRIVED_REFUSED or (n == 0 and fin == 0):
         return found
     if gap:
         c[C_DROP_OUT_OF_ORDER] += 1
         t[FLAGS] |= FLAG_ACK_NOW
         return found
-    found |= ARRIVED_IN_ORDER
     start += skip
     size = t[RCV_SIZE]
     room = size - t[RCV_LEN]
     if n > room:
         n = room
+        fin = 0
         c[C_DROP_BUFFER_FULL] += 1
         t[FLAGS] |= FLAG_ACK_NOW
-        found &= ~ARRIVED_IN_ORDER
-    tail = t[RCV_HEAD] + t[RCV_LEN]
-    if tail >= size:
-        tail -= size
-    first = size - tail
-    if first > n:
-        first = n
-    ring = objects[O_RCV][slot]
-    copy(ring, tail, frame, start, first)
-    if n > first:
-        copy(ring, 0, frame, start + first, n - first)
-    t[RCV_LEN] += n
-    t[RCV_NXT] += n
-    t[BYTES_IN] += n
-    found |= ARRIVED_DATA
+    if n:
+        tail = t[RCV_HEAD] + t[RCV_LEN]
+        if tail >= size:
+            tail -= size
+        first = size - tail
+        if first > n:
+            first = n
+        ring = objects[O_RCV][slot]
+        copy(ring, tail, frame, start, first)
+        if n > first:
+            copy(ring, 0, frame, start + first, n - first)
+        t[RCV_LEN] += n
+        t[RCV_NXT] += n
+        t[BYTES_IN] += n
+        found |= ARRIVED_DATA
+    if fin:
+        t[RCV_NXT] += 1
+        if (t[RCV_ADV] - t[RCV_NXT]) >> 31 & 1:
+            t[RCV_ADV] = t[RCV_NXT]
+        t[FLAGS] |= FLAG_FIN_IN | FLAG_ACK_NOW
+        c[C_SETTLE] = 1
     # RFC 9293 section 3.8.6.3: an ACK for at least every second full segment, and within a bounded delay.
     if skip or (t[RCV_NXT] - t[LAST_ACK_SENT] & _MASK30) >= t[RCV_MSS] << 1:
         t[FLAGS] |= FLAG_ACK_NOW

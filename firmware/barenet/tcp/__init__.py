@@ -102,7 +102,6 @@ class TCP:
         self.observer = None
         self.connections = []
         self.listeners = {}
-        self.time_waits = []
         self.tcbs = self.objects[fast.O_TCBS] = []
         self.rcv = self.objects[fast.O_RCV] = []
         self.snd = self.objects[fast.O_SND] = []
@@ -138,8 +137,11 @@ class TCP:
         elif self._exists(local_port, address, port):
             raise OSError(EADDRINUSE)
         connection = self._new((self.ip.address, local_port), (address, port), rcvbuf, sndbuf)
+        before = array("I", connection.tcb)
         try:
             connection.open(now, self._iss(connection, now))
+            if self.observer is not None:
+                self.observer.changed("connect", connection, before)
         except OSError:
             self.unlist(connection)
             self.delete(connection)
@@ -206,8 +208,6 @@ class TCP:
             return
         connection.listener = listener
         listener.opening.append(connection)
-        if self.observer is not None:
-            self.observer.moved(connection, CLOSED, "passive open")
         seq = frame[start + 4] << 24 | frame[start + 5] << 16 | frame[start + 6] << 8 | frame[start + 7]
         connection.open_passive(frame, start, header_end, seq, now, self._iss(connection, now))
 
@@ -232,6 +232,11 @@ class TCP:
             while slot >= 0:
                 self.connections[slot].expire(now)
                 slot = fast.expired(words, objects, slot + 1, now)
+        if words[fast.C_SETTLE]:
+            words[fast.C_SETTLE] = 0
+            for connection in self.connections:
+                if connection is not None and connection.tcb[fast.FLAGS] & (fast.FLAG_FIN_IN | fast.FLAG_FIN_ACKED):
+                    connection.settle(now)
         if words[fast.C_OUTPUT]:
             words[fast.C_OUTPUT] = 0
             for connection in self.connections:
@@ -290,16 +295,25 @@ class TCP:
             self.words[fast.C_NEXT_TIMER] = at
 
     def time_wait(self, connection):
-        """Keeps TIME_WAIT connections in bounded memory: the oldest goes when there are too many."""
-        if connection not in self.time_waits:
-            self.time_waits.append(connection)
-        while len(self.time_waits) > TIME_WAITS:
-            self._forget(self.time_waits[0])
+        """Keeps TIME_WAIT connections in bounded memory: `connection` has become one, the oldest goes when there are too many."""
+        count = 0
+        for other in self.connections:
+            if other is not None and other.state == TIME_WAIT:
+                count += 1
+        if count > TIME_WAITS:
+            self._forget(self._oldest_time_wait())
+
+    def _oldest_time_wait(self):
+        oldest = None
+        for connection in self.connections:
+            if connection is not None and connection.state == TIME_WAIT:
+                at = connection.tcb[fast.WAIT_AT]
+                if oldest is None or ticks.diff(at, oldest.tcb[fast.WAIT_AT]) < 0:
+                    oldest = connection
+        return oldest
 
     def unlist(self, connection):
         """No segment finds the connection any more."""
-        if connection in self.time_waits:
-            self.time_waits.remove(connection)
         slot = connection.slot
         if slot < 0:
             return
@@ -338,11 +352,11 @@ class TCP:
         else:
             slot = len(self.connections)
             if slot == CONNECTIONS:
-                if not self.time_waits:
-                    raise OSError(ENOMEM, "all connections are in use")
-                slot = self.time_waits[0].slot
-                self._forget(self.time_waits[0])
-                if self.connections[slot] is not None:
+                oldest = self._oldest_time_wait()
+                if oldest is not None:
+                    slot = oldest.slot
+                    self._forget(oldest)
+                if oldest is None or self.connections[slot] is not None:
                     raise OSError(ENOMEM, "all connections are in use")
         try:
             connection = Connection(self, slot, local, remote, rcvbuf, sndbuf)
@@ -364,6 +378,8 @@ class TCP:
         ours = local[1]
         self.keys[2 * slot + 1] = port >> 8 | (port & 0xFF) << 8 | (ours >> 8 | (ours & 0xFF) << 8) << 16
         fast.insert(self.objects, slot)
+        if self.observer is not None:
+            self.observer.moved(connection, CLOSED, "create")
         return connection
 
     def _forget(self, connection):

@@ -7,7 +7,6 @@ from barenet import fast, ticks
 from barenet.fast import (
     ACK,
     ARRIVED_DATA,
-    ARRIVED_IN_ORDER,
     CLOSE_WAIT,
     CLOSED,
     CLOSING,
@@ -19,6 +18,7 @@ from barenet.fast import (
     FLAG_ACK_NOW,
     FLAG_FIN,
     FLAG_FIN_ACKED,
+    FLAG_FIN_IN,
     FLAG_NODELAY,
     FLAG_ORPHAN,
     FLAG_OUTPUT,
@@ -144,7 +144,7 @@ class Connection:
 
     def at_end(self):
         """True when nothing more will come: the peer has closed (or the connection is gone) and all has been read."""
-        return self.tcb[fast.RCV_LEN] == 0 and self.tcb[STATE] not in (SYN_SENT, SYN_RECEIVED, ESTABLISHED, FIN_WAIT_1, FIN_WAIT_2)
+        return self.tcb[fast.RCV_LEN] == 0 and not SYN_SENT <= self.tcb[STATE] <= FIN_WAIT_2
 
     def writable(self):
         """Returns how many bytes the send buffer takes now."""
@@ -313,32 +313,28 @@ class Connection:
         words = self.tcp.words
         words[fast.C_SEGMENT] = start
         words[fast.C_SEGMENT_END] = end
-        state = tcb[STATE]
         found = fast.arrive(words, self.tcp.objects, self.slot, frame, now)
-        if tcb[FLAGS] & FLAG_FIN_ACKED and state in (FIN_WAIT_1, CLOSING, LAST_ACK):
+        again = flags & FIN and tcb[STATE] == TIME_WAIT
+        self.settle(now)
+        if tcb[FLAGS] & FLAG_ORPHAN and found & ARRIVED_DATA:
+            self.abort(now)
+        elif again:
+            self._wait(now, TIME_WAIT_MS)  # our last ACK was lost: the wait starts again
+
+    def settle(self, now):
+        """Lets the state follow what arrive() noted: the ACK of our FIN, and the peer's FIN."""
+        tcb = self.tcb
+        state = tcb[STATE]
+        if tcb[FLAGS] & FLAG_FIN_ACKED and (state == FIN_WAIT_1 or state == CLOSING or state == LAST_ACK):
             self._move("ACK of FIN")
-            if tcb[STATE] == CLOSED:
+            if state == LAST_ACK:
                 self._end(0, None)
                 return
-            if tcb[STATE] == TIME_WAIT:
+            if state == CLOSING:
                 self._enter_time_wait(now)
             elif tcb[FLAGS] & FLAG_ORPHAN:
                 self._wait(now, FIN_WAIT_2_MS)
-        if found & ARRIVED_DATA and tcb[FLAGS] & FLAG_ORPHAN:
-            self.abort(now)
-            return
-        if flags & FIN and found & ARRIVED_IN_ORDER:
-            self._take_fin(now)
-        elif flags & FIN and tcb[STATE] == TIME_WAIT:
-            self._wait(now, TIME_WAIT_MS)  # our last ACK was lost: the wait starts again
-
-    def _take_fin(self, now):
-        tcb = self.tcb
-        if tcb[STATE] in (ESTABLISHED, FIN_WAIT_1, FIN_WAIT_2):
-            tcb[RCV_NXT] = (tcb[RCV_NXT] + 1) & 0xFFFFFFFF
-            tcb[FLAGS] |= FLAG_ACK_NOW
-            if difference(tcb[fast.RCV_ADV], tcb[RCV_NXT]) < 0:
-                tcb[fast.RCV_ADV] = tcb[RCV_NXT]
+        if tcb[FLAGS] & FLAG_FIN_IN and ESTABLISHED <= tcb[STATE] <= FIN_WAIT_2:
             self._move("FIN")
             if tcb[STATE] == TIME_WAIT:
                 self._enter_time_wait(now)
