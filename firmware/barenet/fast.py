@@ -758,8 +758,8 @@ def rewind(tcb) -> int:
 
 
 @micropython.viper
-def read(objects, slot: int, buffer, n: int, keep: int) -> int:
-    """Copies at most n bytes from the receive buffer to the start of `buffer`; with `keep` they also stay. Returns how many."""
+def read(objects, slot: int, buffer, at: int, n: int, keep: int) -> int:
+    """Copies at most n bytes from the receive buffer to buffer[at:]; with `keep` they also stay. Returns how many."""
     t = ptr32(objects[O_TCBS][slot])
     if n > t[RCV_LEN]:
         n = t[RCV_LEN]
@@ -771,9 +771,9 @@ def read(objects, slot: int, buffer, n: int, keep: int) -> int:
     if first > n:
         first = n
     ring = objects[O_RCV][slot]
-    copy(buffer, 0, ring, head, first)
+    copy(buffer, at, ring, head, first)
     if n > first:
-        copy(buffer, first, ring, 0, n - first)
+        copy(buffer, at + first, ring, 0, n - first)
     if not keep:
         head += n
         if head >= size:

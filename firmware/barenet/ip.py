@@ -3,10 +3,10 @@
 Fragments are counted and dropped; the datagrams we send have DF set and never exceed the MTU.
 """
 
-import errno
 import os
 
 from barenet import ethernet, fast
+from barenet.errors import EHOSTUNREACH, EMSGSIZE
 from micropython import const
 
 ETHERTYPE = const(0x0800)
@@ -15,8 +15,6 @@ HEADER = const(20)
 ANY = b"\x00\x00\x00\x00"
 LIMITED_BROADCAST = b"\xff\xff\xff\xff"
 _ICMP = const(1)
-EHOSTUNREACH = getattr(errno, "EHOSTUNREACH", 113)
-EMSGSIZE = getattr(errno, "EMSGSIZE", 90)
 
 
 class IP:

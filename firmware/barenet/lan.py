@@ -4,6 +4,7 @@ import json
 import time
 
 from barenet import ticks
+from barenet.errors import EINVAL
 from barenet.ip import ANY
 from barenet.stack import Stack
 from micropython import const
@@ -18,7 +19,6 @@ ETH_GOT_IP = const(5)
 BOARD_FILE = "board.json"
 _TIMER = const(3)
 _PERIOD_MS = const(10)  # how late a ping is answered while the REPL waits
-_EINVAL = const(22)
 
 
 def text(address):
@@ -52,7 +52,7 @@ def board():
     except OSError:
         return {}
     except ValueError:
-        raise OSError(_EINVAL, BOARD_FILE + " is damaged: deploy the board file again")
+        raise OSError(EINVAL, BOARD_FILE + " is damaged: deploy the board file again")
 
 
 def _driver(config):
@@ -66,8 +66,8 @@ def _driver(config):
 
         return EMAC(config)
     if name is None:
-        raise OSError(_EINVAL, "which board is this? There is no board.json: run `barenet deploy --board NAME`, or pass LAN(board={…})")
-    raise OSError(_EINVAL, "unknown driver in the board file: %s" % name)
+        raise OSError(EINVAL, "which board is this? There is no board.json: run `barenet deploy --board NAME`, or pass LAN(board={…})")
+    raise OSError(EINVAL, "unknown driver in the board file: %s" % name)
 
 
 class LAN:
@@ -208,7 +208,7 @@ class LAN:
         if name is not None or not settings:
             raise ValueError("unknown config param: %s" % name)
         if self._active:
-            raise OSError(_EINVAL, "active(False) first")
+            raise OSError(EINVAL, "active(False) first")
         for key, value in settings.items():
             if key == "hostname":
                 self.stack.dhcp.hostname = value

@@ -5,6 +5,7 @@ import time
 from barenet import fast, ticks
 from barenet.arp import ARP
 from barenet.dhcp import Client
+from barenet.errors import EAGAIN, ENETDOWN
 from barenet.ethernet import Ethernet
 from barenet.icmp import ICMP
 from barenet.ip import ANY, IP
@@ -17,8 +18,6 @@ from micropython import const
 _FRAMES_A_POLL = const(64)  # a flood must not keep the program from running
 _ROUNDS_A_POLL = const(8)
 _SLOW_MS = const(50)  # how often timers of a second or more are looked at
-_EAGAIN = const(11)
-_ENETDOWN = const(100)
 
 _running = None
 
@@ -26,7 +25,7 @@ _running = None
 def current():
     """Returns the running Stack. Raises OSError(ENETDOWN) when the LAN is not up."""
     if _running is None:
-        raise OSError(_ENETDOWN, "the LAN is down: bring it up with barenet.up()")
+        raise OSError(ENETDOWN, "the LAN is down: bring it up with barenet.up()")
     return _running
 
 
@@ -91,7 +90,7 @@ class Stack:
         Raises OSError(EAGAIN) for a callback that interrupts such a change and wants to make another.
         """
         if self._entered:
-            raise OSError(_EAGAIN, "the stack is busy: a callback may use sockets only when no socket call is interrupted")
+            raise OSError(EAGAIN, "the stack is busy: a callback may use sockets only when no socket call is interrupted")
         self._entered = True
 
     def leave(self):

@@ -142,14 +142,19 @@ class Trace:
         self._write("@" + json.dumps(words))
 
     def _peer(self, connection):
+        if connection.remote is None:
+            return "-"
         return "%s:%d" % (text(connection.remote[0]), connection.remote[1])
 
 
-def on(write=print, style="text"):
-    """Starts tracing the running stack; see Trace for the arguments. Raises OSError(ENETDOWN) when the LAN is down."""
-    current().observe(Trace(write, style))
+def on(write=print, style="text", stack=None):
+    """Starts tracing `stack`, by default the running one; see Trace for the other arguments.
+
+    Raises OSError(ENETDOWN) when no stack is given and the LAN is down.
+    """
+    (stack or current()).observe(Trace(write, style))
 
 
-def off():
+def off(stack=None):
     """Ends tracing."""
-    current().observe(None)
+    (stack or current()).observe(None)

@@ -10,6 +10,7 @@ from array import array
 
 import ffi
 from barenet import fast
+from barenet.errors import ENODEV
 from micropython import const
 
 _FCS = const(4)
@@ -49,7 +50,7 @@ class TAP:
     def __init__(self, config):
         fd = config.get("fd", os.getenv("BARENET_LINK_FD"))
         if fd is None:
-            raise OSError(19, "no cable: BARENET_LINK_FD is not set; start the board with `barenet virtual`")
+            raise OSError(ENODEV, "no cable: BARENET_LINK_FD is not set; start the board with `barenet virtual`")
         self.fd = int(fd)
         mac = config.get("mac")
         self.mac = bytes(int(x, 16) for x in mac.split(":")) if mac else b"\x02\xba\x4e\x00\x00\x02"

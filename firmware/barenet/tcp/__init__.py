@@ -1,10 +1,10 @@
 """TCP (RFC 9293): the table of connections, listening ports, and segments that belong to none of them."""
 
-import errno
 import os
 from array import array
 
 from barenet import fast, ticks
+from barenet.errors import EADDRINUSE, EADDRNOTAVAIL, ENOMEM
 from barenet.fast import ACK, CLOSED, FIN, RST, SYN, TIME_WAIT
 from barenet.tcp.connection import Connection, difference
 from micropython import const
@@ -22,10 +22,6 @@ BUFFER_MIN = const(536)
 BUFFER_MAX = const(65535)  # more needs window scaling
 _EPHEMERAL = const(49152)
 _CHALLENGES = const(10)  # challenge ACKs a second (RFC 5961 section 7)
-EADDRINUSE = getattr(errno, "EADDRINUSE", 98)
-EADDRNOTAVAIL = getattr(errno, "EADDRNOTAVAIL", 99)
-ENOMEM = getattr(errno, "ENOMEM", 12)
-EINVAL = getattr(errno, "EINVAL", 22)
 _FREE = array("I", [0, 0])  # stands for the control block of an empty slot
 
 
@@ -126,24 +122,35 @@ class TCP:
         ip.errors[PROTOCOL] = self.error
         ip.arp.changed.append(self._mac_changed)
 
-    def connect(self, address, port, now, local_port=0, rcvbuf=BUFFER, sndbuf=BUFFER):
-        """Opens a connection: SYN leaves, the Connection is returned in SYN_SENT.
+    def create(self, rcvbuf=BUFFER, sndbuf=BUFFER):
+        """Returns a new Connection, CLOSED: its control block is reserved; the buffers follow when it opens.
 
-        address: 4 bytes; port: 1..65535; rcvbuf, sndbuf: bytes, 536..65535.
+        rcvbuf, sndbuf: their sizes, bytes, brought into 536..65535.
+        """
+        connection = Connection(self, min(max(rcvbuf, BUFFER_MIN), BUFFER_MAX), min(max(sndbuf, BUFFER_MIN), BUFFER_MAX))
+        if self.observer is not None:
+            self.observer.moved(connection, CLOSED, "create")
+        return connection
+
+    def connect(self, address, port, now, local_port=0, connection=None):
+        """Opens a connection (one that create() gave, else a new one): SYN leaves, the Connection is returned in SYN_SENT.
+
+        address: 4 bytes; port: 1..65535.
         Raises OSError: EADDRINUSE when the four-tuple or port exists, EHOSTUNREACH without a route, ENOMEM.
         """
         if local_port == 0:
             local_port = self._free_port(address, port)
         elif self._exists(local_port, address, port):
             raise OSError(EADDRINUSE)
-        connection = self._new((self.ip.address, local_port), (address, port), rcvbuf, sndbuf)
+        connection = connection or self.create()
+        self._place(connection, (self.ip.address, local_port), (address, port))
         before = array("I", connection.tcb)
         try:
             connection.open(now, self._iss(connection, now))
             if self.observer is not None:
                 self.observer.changed("connect", connection, before)
         except OSError:
-            self.unlist(connection)
+            connection._end(0)
             self.delete(connection)
             raise
         return connection
@@ -202,8 +209,9 @@ class TCP:
             self.drops["no connection"] += 1
             return
         try:
-            connection = self._new((destination, listener.port), remote, listener.rcvbuf, listener.sndbuf)
-        except OSError:
+            connection = self.create(listener.rcvbuf, listener.sndbuf)
+            self._place(connection, (destination, listener.port), remote)
+        except (OSError, MemoryError):
             self.drops["out of memory"] += 1
             return
         connection.listener = listener
@@ -343,9 +351,8 @@ class TCP:
             if connection is not None:
                 connection.abort(now)
 
-    def _new(self, local, remote, rcvbuf, sndbuf):
-        rcvbuf = min(max(rcvbuf, BUFFER_MIN), BUFFER_MAX)
-        sndbuf = min(max(sndbuf, BUFFER_MIN), BUFFER_MAX)
+    def _place(self, connection, local, remote):
+        """Gives a connection its addresses, a slot, buffers, and an entry in the hash table."""
         for slot in range(len(self.connections)):
             if self.connections[slot] is None:
                 break
@@ -359,16 +366,17 @@ class TCP:
                 if oldest is None or self.connections[slot] is not None:
                     raise OSError(ENOMEM, "all connections are in use")
         try:
-            connection = Connection(self, slot, local, remote, rcvbuf, sndbuf)
-            rcv = bytearray(rcvbuf)
-            snd = bytearray(sndbuf)
-            if slot == len(self.connections):
-                self.connections.append(None)
-                self.tcbs.append(_FREE)
-                self.rcv.append(None)
-                self.snd.append(None)
+            rcv = bytearray(connection.tcb[fast.RCV_SIZE])
+            snd = bytearray(connection.tcb[fast.SND_SIZE])
+            # The table that counts grows last, so that running out of memory in between leaves nothing inconsistent.
+            for table, empty in ((self.tcbs, _FREE), (self.rcv, None), (self.snd, None), (self.connections, None)):
+                if len(table) == slot:
+                    table.append(empty)
         except MemoryError:
             raise OSError(ENOMEM, "no memory for the buffers; use smaller SO_SNDBUF and SO_RCVBUF or close something")
+        connection.slot = slot
+        connection.local = local
+        connection.remote = remote
         self.connections[slot] = connection
         self.tcbs[slot] = connection.tcb
         self.rcv[slot] = rcv
@@ -378,9 +386,6 @@ class TCP:
         ours = local[1]
         self.keys[2 * slot + 1] = port >> 8 | (port & 0xFF) << 8 | (ours >> 8 | (ours & 0xFF) << 8) << 16
         fast.insert(self.objects, slot)
-        if self.observer is not None:
-            self.observer.moved(connection, CLOSED, "create")
-        return connection
 
     def _forget(self, connection):
         """Ends a TIME_WAIT early."""

@@ -1,9 +1,9 @@
 """One TCP connection: what happens seldom, in plain Python. What happens with every segment is in fast.py."""
 
-import errno
 from array import array
 
 from barenet import fast, ticks
+from barenet.errors import ECONNABORTED, ECONNREFUSED, ECONNRESET, ETIMEDOUT
 from barenet.fast import (
     ACK,
     ARRIVED_DATA,
@@ -50,11 +50,6 @@ from barenet.fast import (
 from barenet.tcp.states import move
 from micropython import const
 
-ECONNRESET = getattr(errno, "ECONNRESET", 104)
-ECONNREFUSED = getattr(errno, "ECONNREFUSED", 111)
-ECONNABORTED = getattr(errno, "ECONNABORTED", 103)
-ETIMEDOUT = getattr(errno, "ETIMEDOUT", 110)
-
 MSS_DEFAULT = const(536)  # when the peer names none (RFC 9293 3.7.1)
 MSS_OURS = const(1460)  # MTU 1500 - 40
 RTO_INITIAL = const(1000)  # ms, RFC 6298 section 2.1
@@ -100,15 +95,15 @@ def maximum_segment_size(frame, start, end):
 class Connection:
     """A connection and its control block.
 
-    tcp: the TCP that it belongs to. slot: its index in the tables. tcb: array('I'), words named in fast.py.
-    local, remote: (address, port). error: errno that ended it, or 0. listener: the Listener it came from, or None.
+    tcp: the TCP that it belongs to. slot: its index in the tables, -1 without a place there. tcb: array('I'), words named in fast.py.
+    local, remote: (address, port), None until it is opened. error: errno that ended it, or 0. listener: the Listener it came from, or None.
     """
 
-    def __init__(self, tcp, slot, local, remote, rcvbuf, sndbuf):
+    def __init__(self, tcp, rcvbuf, sndbuf):
         self.tcp = tcp
-        self.slot = slot
-        self.local = local
-        self.remote = remote
+        self.slot = -1
+        self.local = None
+        self.remote = None
         self.error = 0
         self.listener = None
         self.keepalive = 0  # ms of silence before the first probe, 0 = off
@@ -157,9 +152,9 @@ class Connection:
         """Returns how many bytes of the send buffer the peer has not confirmed."""
         return self.tcb[fast.SND_LEN]
 
-    def read(self, buffer, n, peek=False):
-        """Copies at most n bytes of the receive buffer into `buffer`, keeping them with `peek`; returns how many."""
-        return fast.read(self.tcp.objects, self.slot, buffer, n, 1 if peek else 0)
+    def read(self, buffer, n, peek=False, at=0):
+        """Copies at most n bytes of the receive buffer to buffer[at:], keeping them with `peek`; returns how many."""
+        return fast.read(self.tcp.objects, self.slot, buffer, at, n, 1 if peek else 0)
 
     def write(self, buffer, offset, n):
         """Copies at most n bytes of buffer[offset:] into the send buffer; returns how many fitted. output() sends them."""
