@@ -1,6 +1,10 @@
 # Brings the network up and leaves `lan` (and `nic`, the name MicroPython's own tests look for) at the prompt.
+import gc
+
 import barenet
 
+# Collecting early keeps what lives long together: otherwise it ends up scattered among garbage, and no large buffer fits between.
+gc.threshold(16384)
 try:
     nic = lan = barenet.up()
     if lan.isconnected():

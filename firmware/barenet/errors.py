@@ -25,6 +25,7 @@ from errno import (  # noqa: F401 - named for others to import
 )
 
 EPIPE = 32
+EPROTO = 71
 if ETIMEDOUT == 116:
     EAFNOSUPPORT = 106
     ENOPROTOOPT = 109

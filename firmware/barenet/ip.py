@@ -114,7 +114,7 @@ class IP:
         """Returns the neighbour that a packet for `destination` goes to, or None when there is no route."""
         if destination == LIMITED_BROADCAST:
             return destination
-        if self.address == ANY:
+        if self.address == ANY or destination[0] == 127:  # loopback never leaves a host (RFC 1122 3.2.1.3), and we have none
             return None
         for i in range(4):
             if (destination[i] ^ self.address[i]) & self.netmask[i]:
@@ -188,9 +188,8 @@ class IP:
         """Returns the seed for the checksum of a TCP segment or UDP datagram of `length` bytes (RFC 9293 3.1, RFC 768)."""
         total = protocol << 8
         total += length >> 8 | (length & 0xFF) << 8
-        for address in (source, destination):
-            total += (address[0] | address[1] << 8) + (address[2] | address[3] << 8)
-        return total
+        total += (source[0] | source[1] << 8) + (source[2] | source[3] << 8)
+        return total + (destination[0] | destination[1] << 8) + (destination[2] | destination[3] << 8)
 
     def _neighbour_failed(self, hop, packet, now):
         handler = self.errors.get(packet[9])

@@ -6,6 +6,7 @@ import time
 from barenet import ticks
 from barenet.errors import EINVAL
 from barenet.ip import ANY
+from barenet.resolver import parse_address
 from barenet.stack import Stack
 from micropython import const
 
@@ -28,10 +29,10 @@ def text(address):
 
 def address(dotted):
     """Returns dotted text as an IPv4 address of 4 bytes. Raises ValueError when it is none."""
-    parts = dotted.split(".")
-    if len(parts) != 4 or not all(p and len(p) <= 3 and all("0" <= c <= "9" for c in p) and int(p) < 256 for p in parts):
+    packed = parse_address(dotted)
+    if packed is None:
         raise ValueError("not an IPv4 address: %s" % dotted)
-    return bytes(int(p) for p in parts)
+    return packed
 
 
 def netmask(bits):

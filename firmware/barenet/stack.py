@@ -1,5 +1,6 @@
 """All layers of one interface, built and run: the only module that knows every one of them."""
 
+import gc
 import time
 
 from barenet import fast, ticks
@@ -37,6 +38,7 @@ class Stack:
     """
 
     def __init__(self, driver, receive=8, transmit=4, hostname="barenet", clock=time.ticks_ms):
+        gc.collect()  # the frames stay for good: better in the holes that importing has left than behind them
         self.driver = driver
         self.clock = clock
         self.pool = Pool(receive, transmit, getattr(driver, "allocate", bytearray))
@@ -125,6 +127,7 @@ class Stack:
         if self.ip.address != ANY and self.ip.address != address:
             self.tcp.abort_all(self.now())  # their packets would carry an address that is ours no longer
         self.ip.configure(address, netmask, gateway)
+        self.resolver.flush()
         self.resolver.servers = dns
         if address != ANY and self.link_up:
             self.arp.announce(self.now())

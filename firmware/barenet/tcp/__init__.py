@@ -17,7 +17,7 @@ except ImportError:
 PROTOCOL = const(6)
 CONNECTIONS = const(64)
 TIME_WAITS = const(16)
-BUFFER = const(8760)  # 6 segments: what 8 receive frames can take without loss
+BUFFER = const(5840)  # 4 segments: half of what 8 receive frames hold, and two such buffers find room in a heap in use
 BUFFER_MIN = const(536)
 BUFFER_MAX = const(65535)  # more needs window scaling
 _EPHEMERAL = const(49152)
@@ -75,6 +75,10 @@ class Listener:
         """Stops listening; connections nobody accepted are reset (RFC 9293 section 3.10.4)."""
         if self.tcp.listeners.get(self.port) is self:
             del self.tcp.listeners[self.port]
+        self.clear(now)
+
+    def clear(self, now):
+        """Resets the connections nobody has accepted yet."""
         for connection in self.opening + self.waiting:
             connection.listener = None
             connection.linger = 0
@@ -139,7 +143,7 @@ class TCP:
         Raises OSError: EADDRINUSE when the four-tuple or port exists, EHOSTUNREACH without a route, ENOMEM.
         """
         if local_port == 0:
-            local_port = self._free_port(address, port)
+            local_port = self.free_port(address, port)
         elif self._exists(local_port, address, port):
             raise OSError(EADDRINUSE)
         connection = connection or self.create()
@@ -158,7 +162,7 @@ class TCP:
     def listen(self, port, backlog, address=b"\0\0\0\0", rcvbuf=BUFFER, sndbuf=BUFFER):
         """Opens a port for others; returns its Listener. Raises OSError(EADDRINUSE) when somebody listens on it."""
         if port == 0:
-            port = self._free_port(b"\0\0\0\0", 0)
+            port = self.free_port(b"\0\0\0\0", 0)
         if port in self.listeners:
             raise OSError(EADDRINUSE)
         listener = self.listeners[port] = Listener(self, address, port, backlog, rcvbuf, sndbuf)
@@ -344,9 +348,9 @@ class TCP:
             connection.slot = -1
 
     def abort_all(self, now):
-        """Resets every connection and closes every port (the interface goes down)."""
-        for listener in list(self.listeners.values()):
-            listener.close(now)
+        """Resets every connection (the interface goes down, or our address changes). Listening ports stay: they serve the next address."""
+        for listener in self.listeners.values():
+            listener.clear(now)
         for connection in self.connections:
             if connection is not None:
                 connection.abort(now)
@@ -406,7 +410,7 @@ class TCP:
                     return True
         return False
 
-    def _free_port(self, address, port):
+    def free_port(self, address, port):
         """Picks an ephemeral port at random (RFC 6056 section 3.3.1)."""
         r = os.urandom(2)
         offset = r[0] << 8 | r[1]

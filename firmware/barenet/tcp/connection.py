@@ -160,7 +160,13 @@ class Connection:
         """Copies at most n bytes of buffer[offset:] into the send buffer; returns how many fitted. output() sends them."""
         if self.writable() == 0:
             return 0
-        return fast.write(self.tcp.objects, self.slot, buffer, offset, n)
+        observer = self.tcp.observer
+        if observer is None:
+            return fast.write(self.tcp.objects, self.slot, buffer, offset, n)
+        before = array("I", self.tcb)
+        n = fast.write(self.tcp.objects, self.slot, buffer, offset, n)
+        observer.changed("write", self, before)
+        return n
 
     def output(self, now):
         """Sends what may leave now."""
@@ -213,7 +219,10 @@ class Connection:
         """Tells the peer with RST and ends at once (RFC 9293 section 3.10.5)."""
         state = self.tcb[STATE]
         if state in (SYN_RECEIVED, ESTABLISHED, FIN_WAIT_1, FIN_WAIT_2, CLOSE_WAIT):
-            self._control(RST | ACK, self.tcb[SND_NXT], now)
+            try:
+                self._control(RST | ACK, self.tcb[SND_NXT], now)
+            except OSError:
+                pass  # the route is gone: the peer will find out by itself
         self._end(ECONNABORTED if not self.tcb[FLAGS] & FLAG_ORPHAN else 0, "abort")
 
     def open(self, now, iss):

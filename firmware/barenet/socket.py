@@ -1,0 +1,1109 @@
+"""The Socket library: MicroPython's `socket` module on top of this stack.
+
+It has the surface and the behaviour of the module on an ESP32 with stock MicroPython, and what CPython adds where programmers expect it
+(shutdown, getsockname, getpeername, getsockopt, recv_into, SO_LINGER, keep-alive …). Where the two contradict each other MicroPython wins.
+
+What waits, waits by running the stack: it polls until its condition is true, its timeout has passed or Ctrl-C comes. A timeout counts from the
+last byte that moved. What does not wait says so as the stock module does: the stream methods (read, readinto, readline, write) return None,
+the others raise OSError(EAGAIN). After a timeout all raise OSError(ETIMEDOUT). Reading and writing into buffers allocates nothing.
+"""
+
+import io
+import struct
+
+import micropython
+from barenet import fast, ticks
+from barenet.errors import (
+    EADDRINUSE,
+    EADDRNOTAVAIL,
+    EAFNOSUPPORT,
+    EAGAIN,
+    EALREADY,
+    EBADF,
+    EHOSTUNREACH,
+    EINPROGRESS,
+    EINVAL,
+    EISCONN,
+    ENOBUFS,
+    ENOPROTOOPT,
+    ENOTCONN,
+    EOPNOTSUPP,
+    EPIPE,
+    EPROTONOSUPPORT,
+    ETIMEDOUT,
+)
+from barenet.fast import CLOSE_WAIT, CLOSED, CLOSING, ESTABLISHED, FIN_WAIT_2, LAST_ACK, SYN_RECEIVED, SYN_SENT, TIME_WAIT
+from barenet.ip import ANY
+from barenet.lan import text
+from barenet.resolver import parse_address
+from barenet.stack import current
+from barenet.tcp import BUFFER
+from barenet.tcp.connection import KEEP_COUNT
+from barenet.tcp.states import NAMES
+from barenet.udp import Endpoint
+from micropython import const
+
+# The numbers are lwIP's, which stock firmware shows.
+AF_INET = const(2)
+AF_INET6 = const(10)
+SOCK_STREAM = const(1)
+SOCK_DGRAM = const(2)
+SOCK_RAW = const(3)
+IPPROTO_IP = const(0)
+IPPROTO_TCP = const(6)
+IPPROTO_UDP = const(17)
+SOL_SOCKET = const(0xFFF)
+SO_REUSEADDR = const(0x4)
+SO_KEEPALIVE = const(0x8)
+SO_BROADCAST = const(0x20)
+SO_LINGER = const(0x80)
+SO_SNDBUF = const(0x1001)
+SO_RCVBUF = const(0x1002)
+SO_SNDTIMEO = const(0x1005)
+SO_RCVTIMEO = const(0x1006)
+SO_ERROR = const(0x1007)
+SO_BINDTODEVICE = const(0x100B)
+IP_ADD_MEMBERSHIP = const(3)
+IP_DROP_MEMBERSHIP = const(4)
+TCP_NODELAY = const(1)
+TCP_KEEPIDLE = const(3)
+TCP_KEEPINTVL = const(4)
+TCP_KEEPCNT = const(5)
+MSG_PEEK = const(1)
+MSG_DONTWAIT = const(8)
+SHUT_RD = const(0)
+SHUT_WR = const(1)
+SHUT_RDWR = const(2)
+
+# MicroPython's stream protocol (py/stream.h).
+_FLUSH = const(1)
+_POLL = const(3)
+_CLOSE = const(4)
+_RD = const(0x01)
+_WR = const(0x04)
+_ERR = const(0x08)
+_HUP = const(0x10)
+_NVAL = const(0x20)
+
+_CALLBACK = const(20)  # MicroPython's SOL_SOCKET option for a function that is called when the socket becomes readable
+_BACKLOG = const(2)  # each connection that waits has its buffers already
+_NAP = const(20)  # ms between looks: timers run in between, arriving frames end it early
+_LONGEST = const(0x1FFFFFFF)  # ms, what ticks can compare
+_RESOLVE = const(30_000)  # ms; the resolver's own tries end well before that
+_RING_FULL = const(5_000)  # ms that a datagram waits for a free transmit descriptor when the socket has no timeout
+_LINE = const(128)
+_BUFFERS = (bytes, bytearray, memoryview)
+
+# Options that are kept until there is a connection to set them on: level << 16 | option → default.
+_NO_LINGER = const(-1)
+_OPTIONS = {
+    SOL_SOCKET << 16 | SO_REUSEADDR: 0,
+    SOL_SOCKET << 16 | SO_KEEPALIVE: 0,
+    SOL_SOCKET << 16 | SO_BROADCAST: 0,
+    SOL_SOCKET << 16 | SO_LINGER: _NO_LINGER,
+    SOL_SOCKET << 16 | SO_SNDBUF: BUFFER,
+    SOL_SOCKET << 16 | SO_RCVBUF: BUFFER,
+    IPPROTO_TCP << 16 | TCP_NODELAY: 0,
+    IPPROTO_TCP << 16 | TCP_KEEPIDLE: 7200,
+    IPPROTO_TCP << 16 | TCP_KEEPINTVL: 75,
+    IPPROTO_TCP << 16 | TCP_KEEPCNT: KEEP_COUNT,
+}
+
+_open = []  # the index is the descriptor; None where it is free
+_watched = []  # sockets with a callback for readability
+
+
+def _opened(connection):
+    state = connection.state
+    return state != SYN_SENT and state != SYN_RECEIVED
+
+
+def _readable(connection):
+    return connection.readable() > 0 or connection.at_end()
+
+
+def _writable(connection):
+    # A connection that takes no more data does not make anybody wait: the write fails at once.
+    return connection.writable() > 0 or (_opened(connection) and _write_closed(connection))
+
+
+def _write_closed(connection):
+    state = connection.state
+    return (state != ESTABLISHED and state != CLOSE_WAIT) or connection.tcb[fast.FLAGS] & fast.FLAG_FIN != 0
+
+
+def _confirmed(connection):
+    state = connection.state
+    return state == CLOSED or state == FIN_WAIT_2 or state == TIME_WAIT
+
+
+def _acceptable(listener):
+    return listener.acceptable()
+
+
+def _received(endpoint):
+    return endpoint.readable()
+
+
+def _done(query):
+    return query.done
+
+
+def _late(timeout):
+    if timeout == 0:
+        raise OSError(EAGAIN)
+    raise OSError(ETIMEDOUT)
+
+
+def _data(data):
+    # Everything with a buffer can be sent. len() of what is neither of these does not count bytes.
+    if type(data) in _BUFFERS:
+        return data
+    if isinstance(data, str):
+        return data.encode()
+    return bytes(memoryview(data))
+
+
+def _room(buffer, n):
+    # Returns how many bytes may go into `buffer`: the fast path checks nothing, so a read-only one must raise its TypeError here.
+    size = len(buffer)
+    if size:
+        buffer[0] = buffer[0]
+    return size if n < 0 or n > size else n
+
+
+def _number(value):
+    return value if isinstance(value, int) else struct.unpack("<i", value)[0]
+
+
+def _until(stack, ready, what, timeout):
+    # Runs the stack until ready(what), at most `timeout` ms (negative: no limit); returns whether it is.
+    if ready(what):
+        return True
+    stack.poll()
+    if ready(what):
+        return True
+    if timeout == 0:
+        return False
+    # Inside an interrupted socket call nothing would ever come: enter() refuses.
+    stack.enter()
+    stack.leave()
+    end = ticks.add(stack.now(), timeout) if timeout > 0 else 0
+    nap = _NAP
+    while True:
+        if timeout > 0:
+            left = ticks.diff(end, stack.now())
+            if left <= 0:
+                return False
+            nap = min(left, _NAP)
+        stack.wait(nap)
+        stack.poll()
+        if ready(what):
+            return True
+        current()  # raises when the LAN was taken down meanwhile
+
+
+def _addresses(stack, host):
+    # Returns the addresses of a host name.
+    if not isinstance(host, str):
+        raise TypeError("a host is a string")
+    packed = parse_address(host)
+    if packed is not None:
+        return [packed]
+    stack.enter()
+    try:
+        query = stack.resolver.query(host, stack.now())
+    finally:
+        stack.leave()
+    try:
+        _until(stack, _done, query, _RESOLVE)
+    finally:
+        if not query.done:
+            stack.enter()
+            try:
+                stack.resolver.cancel(query)
+            finally:
+                stack.leave()
+    if query.error:
+        raise OSError(query.error, query.reason)
+    return query.addresses
+
+
+def _resolve(stack, address):
+    # Returns (4 bytes, port) of a program's (host, port).
+    if not isinstance(address, (tuple, list)) or len(address) < 2:
+        raise TypeError("an address is a tuple (host, port)")
+    port = address[1]
+    if not 0 <= port <= 65535:
+        raise OSError(EINVAL, "a port lies between 0 and 65535")
+    return _addresses(stack, address[0])[0], port
+
+
+def getaddrinfo(host, port, af=0, type=0, proto=0, flags=0):
+    """Returns a list of (af, type, proto, "", (address, port)), one for each address of `host`.
+
+    host: name or dotted quad; "" and None are any address. port: number or its digits. type 0 is SOCK_STREAM.
+    Waits for the resolver, at most 30 s. Raises OSError(-202) with the reason when the name cannot be resolved.
+    """
+    if af not in (0, AF_INET):
+        raise OSError(EAFNOSUPPORT, "this stack speaks IPv4 only")
+    try:
+        port = int(port or 0)
+    except ValueError:
+        raise OSError(EINVAL, "a port is a number: names of services are not known")
+    type = type or SOCK_STREAM
+    proto = proto or {SOCK_STREAM: IPPROTO_TCP, SOCK_DGRAM: IPPROTO_UDP}.get(type, 0)
+    return [(AF_INET, type, proto, "", (text(a), port)) for a in _addresses(current(), host or "")]
+
+
+def inet_pton(af, address):
+    """Returns the 4 bytes of a dotted quad. Raises OSError: EAFNOSUPPORT for AF_INET6, EINVAL for other text."""
+    _only_inet(af)
+    packed = parse_address(address)
+    if packed is None:
+        raise OSError(EINVAL, "not an IPv4 address: %s" % address)
+    return packed
+
+
+def inet_ntop(af, packed):
+    """Returns 4 bytes as a dotted quad. Raises OSError: EAFNOSUPPORT for AF_INET6, EINVAL for another length."""
+    _only_inet(af)
+    if len(packed) != 4:
+        raise OSError(EINVAL, "an IPv4 address has 4 bytes")
+    return text(packed)
+
+
+def _only_inet(af):
+    if af != AF_INET:
+        raise OSError(EAFNOSUPPORT, "this stack speaks IPv4 only")
+
+
+def _notify():
+    # Runs after each poll. A callback that has not run yet is not scheduled again; one that leaves data unread is called again.
+    for s in _watched:
+        if not s._called and s._events() & _RD:
+            try:
+                micropython.schedule(_call, s)
+                s._called = True
+            except RuntimeError:
+                return  # the queue is full: the next poll tries again
+
+
+def _call(s):
+    s._called = False
+    try:
+        s._stack.enter()
+    except OSError:
+        return  # this interrupts a socket call: the next poll tries again
+    s._stack.leave()
+    if s._callback is not None:
+        s._callback(s)
+
+
+class socket(io.IOBase):
+    """One end of a communication, with the methods of MicroPython's socket objects.
+
+    af: AF_INET. type: SOCK_STREAM or SOCK_DGRAM. proto: 0, or the one that belongs to the type.
+    Raises OSError: ENETDOWN before the LAN is up, EAFNOSUPPORT, EPROTONOSUPPORT.
+    A socket is freed by close() alone: MicroPython tells no Python object that it is garbage.
+    """
+
+    def __init__(self, af=AF_INET, type=SOCK_STREAM, proto=0, _connection=None):
+        if not (isinstance(af, int) and isinstance(type, int) and isinstance(proto, int)):
+            raise TypeError("socket(af, type, proto) takes ints")
+        _only_inet(af)
+        if (type, proto) not in ((SOCK_STREAM, 0), (SOCK_STREAM, IPPROTO_TCP), (SOCK_DGRAM, 0), (SOCK_DGRAM, IPPROTO_UDP)):
+            raise OSError(EPROTONOSUPPORT, "there are SOCK_STREAM (TCP) and SOCK_DGRAM (UDP) sockets only")
+        self._stack = current()
+        self._options = {}
+        self._listener = None
+        self._connection = _connection
+        self._endpoint = None
+        if type == SOCK_DGRAM:
+            self._endpoint = self._stack.udp.endpoint()
+        elif _connection is None:
+            self._create()
+        self._local = (ANY, 0)
+        self._target = self._target_address = None
+        self._receive_ms = self._send_ms = -1
+        self._read_closed = False
+        self._groups = None
+        self._callback = None
+        self._called = False
+        if None in _open:
+            self._descriptor = _open.index(None)
+            _open[self._descriptor] = self
+        else:
+            self._descriptor = len(_open)
+            _open.append(self)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exception):
+        self.close()
+
+    # Opening and closing.
+
+    def bind(self, address):
+        """Sets the local (host, port); port 0 picks a free one, host "" or "0.0.0.0" is any.
+
+        Raises OSError: EADDRINUSE, EADDRNOTAVAIL for an address that is not ours, EINVAL when bound already.
+        """
+        self._check()
+        host, port = _resolve(self._stack, address)
+        stack = self._stack
+        stack.enter()
+        try:
+            if self._endpoint is not None:
+                self._endpoint.bind(host, port)
+                return
+            if self._local[1] or self._connection.remote is not None:
+                raise OSError(EINVAL, "this socket has a local port already")
+            if host != ANY and host[0] != 127 and host != stack.ip.address:
+                raise OSError(EADDRNOTAVAIL, "%s is not an address of this board: bind to '0.0.0.0'" % text(host))
+            if port == 0:
+                port = stack.tcp.free_port(ANY, 0)
+            elif port in stack.tcp.listeners:
+                raise OSError(EADDRINUSE, "TCP port %d is in use: close its socket or choose another" % port)
+            self._local = (host, port)
+        finally:
+            stack.leave()
+
+    def listen(self, backlog=_BACKLOG):
+        """Opens the port for others. backlog: connections that may wait for accept(), at least 1; each holds its buffers.
+
+        Without bind() a free port is taken. Raises OSError: EADDRINUSE, EISCONN, EOPNOTSUPP for UDP.
+        """
+        self._check()
+        if self._endpoint is not None:
+            raise OSError(EOPNOTSUPP, "a UDP socket has no connections: use recvfrom()")
+        if self._listener is not None:
+            self._listener.backlog = max(1, backlog)
+            return
+        if self._connection.remote is not None:
+            raise OSError(EISCONN)
+        host, port = self._local
+        stack = self._stack
+        stack.enter()
+        try:
+            self._listener = stack.tcp.listen(port, backlog, host, self._option(SO_RCVBUF), self._option(SO_SNDBUF))
+            self._local = (host, self._listener.port)
+            self._connection = None
+        finally:
+            stack.leave()
+
+    def accept(self):
+        """Returns (socket, (host, port)) of the next connection from a peer; the socket is a blocking one.
+
+        Raises OSError: EAGAIN or ETIMEDOUT when there is none, EINVAL before listen().
+        """
+        self._check()
+        listener = self._listener
+        if listener is None:
+            raise OSError(EINVAL, "listen() first")
+        stack = self._stack
+        while True:
+            if not self._wait(_acceptable, listener, self._receive_ms):
+                _late(self._receive_ms)
+            stack.enter()
+            try:
+                if listener.acceptable():  # a callback may have been faster
+                    connection = listener.waiting[0]
+                    accepted = socket(AF_INET, SOCK_STREAM, 0, connection)
+                    accepted._stack = stack
+                    accepted._options.update(self._options)
+                    listener.accept()
+                    accepted._configure()
+                    return accepted, (text(connection.remote[0]), connection.remote[1])
+            finally:
+                stack.leave()
+
+    def connect(self, address):
+        """Connects to (host, port); a host name is resolved first, which waits even on a non-blocking socket.
+
+        TCP: returns when the handshake is done. Raises OSError: EINPROGRESS at once on a non-blocking socket (poll for writability, then
+        look at SO_ERROR), EALREADY while that goes on, EISCONN, ECONNREFUSED, EHOSTUNREACH, ETIMEDOUT (after a timeout the attempt goes on
+        until the socket is closed), EADDRINUSE. UDP: fixes the peer.
+        """
+        self._check()
+        stack = self._stack
+        host, port = _resolve(stack, address)
+        if self._endpoint is not None:
+            stack.enter()
+            try:
+                self._endpoint.connect(host, port)
+            finally:
+                stack.leave()
+            return
+        self._may_connect()
+        if host == ANY or host[0] == 127 or host[0] >= 224 or host == stack.ip.address or stack.ip.is_broadcast(host):
+            raise OSError(EHOSTUNREACH, "%s is not another host" % text(host))
+        if port == 0:
+            raise OSError(EINVAL, "a port lies between 1 and 65535")
+        stack.enter()
+        try:
+            if self._connection.remote is not None:
+                self._connection.close(stack.now())
+                self._create()
+            connection = self._connection
+            stack.tcp.connect(host, port, stack.now(), self._local[1], connection)
+            self._configure()
+        except OSError:
+            self._create()
+            raise
+        finally:
+            stack.leave()
+        if self._send_ms == 0:
+            raise OSError(EINPROGRESS)
+        if not self._wait(_opened, connection, self._send_ms):
+            raise OSError(ETIMEDOUT, "no answer yet")
+        self._raise_error(connection)
+
+    def shutdown(self, how):
+        """Ends one direction (SHUT_RD: reads give what has arrived, then the end; SHUT_WR: the peer sees our end) or both (SHUT_RDWR).
+
+        Raises OSError(ENOTCONN) without a connection.
+        """
+        if how not in (SHUT_RD, SHUT_WR, SHUT_RDWR):
+            raise OSError(EINVAL, "shutdown() takes SHUT_RD, SHUT_WR or SHUT_RDWR")
+        self._check()
+        if self._endpoint is not None:
+            if self._endpoint.remote is None:
+                raise OSError(ENOTCONN, "this socket is not connected")
+            self._read_closed = self._read_closed or how != SHUT_WR
+            return
+        connection = self._connected()
+        if not _opened(connection) or connection.state == CLOSED:
+            raise OSError(ENOTCONN, "this socket is not connected")
+        self._read_closed = self._read_closed or how != SHUT_WR
+        if how != SHUT_RD:
+            stack = self._stack
+            stack.enter()
+            try:
+                connection.shutdown(stack.now())
+            finally:
+                stack.leave()
+
+    def close(self):
+        """Frees the socket. Closing twice is fine.
+
+        TCP: what was written is still sent, after that FIN; the socket does not wait for it unless SO_LINGER gives it seconds. RST instead when
+        received data was not read, or when SO_LINGER is on with 0 seconds.
+        """
+        if self._descriptor < 0:
+            return
+        connection = self._connection
+        linger = self._option(SO_LINGER)
+        try:
+            if connection is not None and connection.remote is not None and linger > 0 and self._send_ms != 0 and not connection.readable():
+                self._linger(connection, linger * 1000)
+        finally:
+            self._free(connection, linger)
+
+    def _linger(self, connection, ms):
+        stack = self._stack
+        stack.enter()
+        try:
+            connection.shutdown(stack.now())
+        finally:
+            stack.leave()
+        self._wait(_confirmed, connection, ms)
+
+    def _free(self, connection, linger):
+        stack = self._stack
+        stack.enter()
+        try:
+            _open[self._descriptor] = None
+            self._descriptor = -1
+            self._watch(None)
+            if connection is not None:
+                if linger == 0:
+                    connection.linger = 0
+                connection.close(stack.now())
+            if self._listener is not None:
+                self._listener.close(stack.now())
+            if self._endpoint is not None:
+                self._endpoint.close()
+                while self._groups:
+                    self._leave_group(self._groups[0])
+        finally:
+            stack.leave()
+
+    def _may_connect(self):
+        if self._listener is not None:
+            raise OSError(EISCONN, "this socket listens")
+        connection = self._connection
+        if connection.remote is None:
+            return
+        self._stack.poll()
+        if not _opened(connection):
+            raise OSError(EALREADY, "a connection is being opened: poll for writability")
+        self._raise_error(connection)
+        if connection.state != CLOSED:
+            raise OSError(EISCONN)
+
+    # Receiving.
+
+    def recv(self, n, flags=0):
+        """Returns what has arrived, at most n bytes, waiting for the first; b"" is the end. UDP: one datagram.
+
+        flags: MSG_PEEK leaves it there, MSG_DONTWAIT does not wait.
+        Raises OSError: EAGAIN, ETIMEDOUT, ENOTCONN, ECONNRESET …, the connection's error once.
+        """
+        if n <= 0 and self._endpoint is None:
+            return b""
+        timeout = 0 if flags & MSG_DONTWAIT else self._receive_ms
+        ready = self._arrived(timeout)
+        if ready < 0:
+            _late(timeout)
+        buffer = bytearray(min(max(n, 0), ready))
+        self._take(buffer, 0, len(buffer), flags & MSG_PEEK)
+        return bytes(buffer)
+
+    def recvfrom(self, n, flags=0):
+        """Does as recv() and returns (data, (host, port))."""
+        return self.recv(n, flags), self._sender()
+
+    def recv_into(self, buffer, n=0, flags=0):
+        """Does as recv(), into `buffer`; n = 0 is its length. Returns how many bytes."""
+        n = _room(buffer, n or -1)
+        if n == 0 and self._endpoint is None:
+            return 0
+        timeout = 0 if flags & MSG_DONTWAIT else self._receive_ms
+        if self._arrived(timeout) < 0:
+            _late(timeout)
+        return self._take(buffer, 0, n, flags & MSG_PEEK)
+
+    def recvfrom_into(self, buffer, n=0, flags=0):
+        """Does as recv_into() and returns (length, (host, port))."""
+        return self.recv_into(buffer, n, flags), self._sender()
+
+    def read(self, n=-1):
+        """Returns n bytes, fewer only at the end; without n everything up to the end. UDP: one datagram.
+
+        A non-blocking socket gives what has arrived, None when that is nothing.
+        """
+        timeout = self._receive_ms
+        parts = []
+        while n:
+            ready = self._arrived(timeout)
+            if ready < 0:
+                if timeout == 0:
+                    return None
+                _late(timeout)
+            if ready == 0:
+                break
+            if 0 < n < ready:
+                ready = n
+            part = bytearray(ready)
+            self._take(part, 0, ready, 0)
+            parts.append(bytes(part))
+            if n > 0:
+                n -= ready
+            if timeout == 0 or self._endpoint is not None:
+                break
+        return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    def readinto(self, buffer, n=-1):
+        """Does as read(), into `buffer`, at most n bytes. Returns how many."""
+        n = _room(buffer, n)
+        timeout = self._receive_ms
+        done = 0
+        while done < n:
+            ready = self._arrived(timeout)
+            if ready < 0:
+                if timeout == 0:
+                    return None
+                _late(timeout)
+            if ready == 0:
+                break
+            done += self._take(buffer, done, n - done, 0)
+            if timeout == 0 or self._endpoint is not None:
+                break
+        return done
+
+    def readline(self, n=-1):
+        """Returns one line with its b"\\n", without it only at the end or after n bytes. UDP: one datagram.
+
+        A non-blocking socket gives the part of the line that has arrived, None when that is nothing.
+        """
+        if self._endpoint is not None:
+            return self.read(n)
+        timeout = self._receive_ms
+        line = b""
+        while n < 0 or len(line) < n:
+            if timeout == 0 and line and not self._connection.readable():
+                break
+            ready = self._arrived(timeout)
+            if ready < 0:
+                if timeout == 0:
+                    return None
+                _late(timeout)
+            if ready == 0:
+                break
+            ready = min(ready, _LINE)
+            if n > 0:
+                ready = min(ready, n - len(line))
+            part = bytearray(ready)
+            self._take(part, 0, ready, MSG_PEEK)
+            length = part.find(b"\n") + 1 or ready
+            self._take(part, 0, length, 0)
+            line += part[:length]
+            if part[length - 1] == 10:
+                break
+        return line
+
+    # Sending.
+
+    def send(self, data, flags=0):
+        """Hands over what the send buffer takes, at least one byte, and returns how many bytes. UDP: one datagram to the peer.
+
+        flags: MSG_DONTWAIT. Raises OSError: EAGAIN, ETIMEDOUT, ENOTCONN, EPIPE after shutdown(SHUT_WR) or once the peer is gone; UDP: EDESTADDRREQ
+        without a peer, EMSGSIZE, ECONNREFUSED when an earlier datagram found no receiver.
+        """
+        data = _data(data)
+        n = len(data)
+        timeout = 0 if flags & MSG_DONTWAIT else self._send_ms
+        if self._endpoint is not None:
+            self._check()
+            return self._send_datagram(data, None, 0, timeout)
+        if n == 0:
+            self._connected()
+            return 0
+        n = self._put(data, 0, n, timeout)
+        if n < 0:
+            _late(timeout)
+        return n
+
+    def sendall(self, data, flags=0):
+        """Hands over all of `data`. Raises OSError as send() does; how much was sent before is then not known."""
+        data = _data(data)
+        n = len(data)
+        timeout = 0 if flags & MSG_DONTWAIT else self._send_ms
+        if self._endpoint is not None:
+            self.send(data, flags)
+            return
+        done = 0
+        while done < n:
+            count = self._put(data, done, n - done, timeout)
+            if count < 0:
+                _late(timeout)
+            done += count
+
+    def sendto(self, data, address, _address=None):
+        """UDP: sends one datagram to (host, port) and returns its length. TCP: does as send().
+
+        CPython's sendto(data, flags, address) works, too. Raises OSError: EMSGSIZE, EHOSTUNREACH, EACCES for a broadcast without SO_BROADCAST …
+        """
+        data = _data(data)
+        timeout = self._send_ms
+        if _address is not None:
+            timeout = 0 if address & MSG_DONTWAIT else timeout
+            address = _address
+        self._check()
+        if self._endpoint is None:
+            return self.send(data)
+        if address != self._target:
+            host, port = _resolve(self._stack, address)
+            # A name may have another address the next time; a dotted quad is not parsed for each datagram.
+            self._target = tuple(address) if text(host) == address[0] else None
+            self._target_address = host
+        else:
+            host = self._target_address
+            port = address[1]
+        return self._send_datagram(data, host, port, timeout)
+
+    def write(self, data, offset=None, n=None):
+        """Hands over all of `data`, and returns how many bytes. write(data, n): its first n; write(data, offset, n): n from an offset on.
+
+        A non-blocking socket takes what fits, and returns None when that is nothing.
+        """
+        data = _data(data)
+        end = len(data)
+        at = 0
+        if n is not None:
+            at = min(offset, end)
+            end = min(at + n, end)
+        elif offset is not None:
+            end = min(offset, end)
+        if self._endpoint is not None:
+            return self.send(data if end - at == len(data) else data[at:end])
+        timeout = self._send_ms
+        done = at
+        while done < end:
+            count = self._put(data, done, end - done, timeout)
+            if count < 0:
+                if timeout == 0:
+                    return None
+                _late(timeout)
+            done += count
+            if timeout == 0:
+                break
+        return done - at
+
+    # Settings and state.
+
+    def settimeout(self, seconds):
+        """None: wait without limit; 0: do not wait; else the longest wait in seconds (int or float)."""
+        if seconds is None:
+            self._receive_ms = self._send_ms = -1
+        elif seconds < 0:
+            raise ValueError("a timeout is None or not negative")
+        else:
+            ms = int(min(seconds, _LONGEST // 1000) * 1000)
+            self._receive_ms = self._send_ms = max(ms, 1) if seconds else 0
+
+    def gettimeout(self):
+        """Returns the timeout in seconds, or None."""
+        return None if self._receive_ms < 0 else self._receive_ms / 1000
+
+    def setblocking(self, blocking):
+        """True is settimeout(None), False is settimeout(0)."""
+        self._receive_ms = self._send_ms = -1 if blocking else 0
+
+    def setsockopt(self, level, option, value):
+        """Sets an option: value is an int, or the bytes of one.
+
+        SOL_SOCKET: SO_REUSEADDR (accepted, never needed) · SO_KEEPALIVE · SO_BROADCAST · SO_LINGER (struct.pack("ii", on, seconds)) · SO_SNDBUF,
+        SO_RCVBUF (bytes; before connect() or listen()) · SO_SNDTIMEO, SO_RCVTIMEO (ms, 0 = without limit) · SO_BINDTODEVICE (accepted: there
+        is one interface) · 20 (a function that is called with the socket when it is readable, or None).
+        IPPROTO_TCP: TCP_NODELAY · TCP_KEEPIDLE, TCP_KEEPINTVL (s) · TCP_KEEPCNT.
+        IPPROTO_IP: IP_ADD_MEMBERSHIP, IP_DROP_MEMBERSHIP (8 bytes: group, own address). They open the receive filter; routers and snooping
+        switches are not told, as there is no IGMP.
+        Raises OSError(ENOPROTOOPT) for any other.
+        """
+        self._check()
+        key = level << 16 | option
+        if key == SOL_SOCKET << 16 | _CALLBACK:
+            self._watch(value)
+        elif key == SOL_SOCKET << 16 | SO_BINDTODEVICE:
+            pass
+        elif key == SOL_SOCKET << 16 | SO_LINGER:
+            on, seconds = value if isinstance(value, tuple) else struct.unpack("<ii", value)
+            self._options[key] = min(max(seconds, 0), _LONGEST // 1000) if on else _NO_LINGER
+        elif key == SOL_SOCKET << 16 | SO_SNDTIMEO:
+            self._send_ms = _number(value) or -1
+        elif key == SOL_SOCKET << 16 | SO_RCVTIMEO:
+            self._receive_ms = _number(value) or -1
+        elif level == IPPROTO_IP and option in (IP_ADD_MEMBERSHIP, IP_DROP_MEMBERSHIP):
+            self._member(option == IP_ADD_MEMBERSHIP, bytes(value))
+        elif key in _OPTIONS:
+            self._options[key] = _number(value)
+            if option in (SO_SNDBUF, SO_RCVBUF) and self._connection is not None and self._connection.remote is None:
+                self._create()
+            self._stack.enter()
+            try:
+                self._configure()
+            finally:
+                self._stack.leave()
+        else:
+            raise OSError(ENOPROTOOPT)
+
+    def getsockopt(self, level, option, size=0):
+        """Returns an option as an int, or as `size` bytes in the form setsockopt() takes.
+
+        SO_ERROR gives the connection's error and forgets it. SO_LINGER without size is the seconds, -1 when it is off.
+        Raises OSError(ENOPROTOOPT) for an unknown one.
+        """
+        self._check()
+        key = level << 16 | option
+        connection = self._connection
+        if key == SOL_SOCKET << 16 | SO_ERROR:
+            value = self._take_error()
+        elif key == SOL_SOCKET << 16 | SO_SNDTIMEO:
+            value = max(self._send_ms, 0)
+        elif key == SOL_SOCKET << 16 | SO_RCVTIMEO:
+            value = max(self._receive_ms, 0)
+        elif key == SOL_SOCKET << 16 | SO_RCVBUF and self._endpoint is not None:
+            value = self._endpoint.rcvbuf
+        elif key == SOL_SOCKET << 16 | SO_RCVBUF and connection is not None:
+            value = connection.tcb[fast.RCV_SIZE]
+        elif key == SOL_SOCKET << 16 | SO_SNDBUF and connection is not None:
+            value = connection.tcb[fast.SND_SIZE]
+        elif key in _OPTIONS:
+            value = self._option(option, level)
+        else:
+            raise OSError(ENOPROTOOPT)
+        if size == 0:
+            return value
+        if option == SO_LINGER:
+            return struct.pack("<ii", value != _NO_LINGER, max(value, 0))[:size]
+        return struct.pack("<i", value)[:size]
+
+    def getsockname(self):
+        """Returns the local (host, port)."""
+        self._check()
+        if self._endpoint is not None:
+            return (text(self._endpoint.address), self._endpoint.port)
+        connection = self._connection
+        local = self._local if connection is None or connection.local is None else connection.local
+        return (text(local[0]), local[1])
+
+    def getpeername(self):
+        """Returns the peer's (host, port). Raises OSError(ENOTCONN) when there is none."""
+        self._check()
+        if self._endpoint is not None:
+            if self._endpoint.remote is None:
+                raise OSError(ENOTCONN, "this socket is not connected")
+            return (text(self._endpoint.remote), self._endpoint.remote_port)
+        host, port = self._connected().remote
+        return (text(host), port)
+
+    def fileno(self):
+        """Returns the socket's descriptor, -1 once it is closed."""
+        return self._descriptor
+
+    def makefile(self, mode="rb", buffering=0):
+        """Returns the socket itself: it is a stream."""
+        return self
+
+    def info(self):
+        """Returns what is known of the socket, for people: {name: value}, of a TCP connection its control block."""
+        if self._descriptor < 0:
+            return {"descriptor": -1, "state": "closed"}
+        what = {"descriptor": self._descriptor, "local": self.getsockname()}
+        if self._endpoint is not None:
+            what["type"] = "UDP"
+            what["waiting"] = self._endpoint.next_length()
+            what["dropped"] = self._endpoint.dropped
+            return what
+        what["type"] = "TCP"
+        if self._listener is not None:
+            what["STATE"] = NAMES[fast.LISTEN]
+            what["backlog"] = self._listener.backlog
+            what["opening"] = len(self._listener.opening)
+            what["waiting"] = len(self._listener.waiting)
+        else:
+            from barenet.trace import block  # seldom needed, so loaded seldom
+
+            tcb = self._connection.tcb
+            if self._connection.remote is not None:
+                what["peer"] = self.getpeername()
+            what.update(block(tcb))
+            for name in ("SEGMENTS_IN", "SEGMENTS_OUT", "BYTES_IN", "BYTES_OUT", "RETRANSMITS"):
+                what[name] = tcb[getattr(fast, name)]
+        return what
+
+    def ioctl(self, request, argument):
+        """What select, asyncio and ssl ask a stream (py/stream.h): runs the stack, then tells what is ready."""
+        if request == _POLL:
+            if self._descriptor >= 0:
+                self._stack.poll()
+            return self._events() & (argument | _ERR | _HUP | _NVAL)
+        if request == _CLOSE:
+            self.close()
+            return 0
+        if request == _FLUSH:
+            return 0
+        # Not GET_FILENO: select would take the number for a descriptor of the operating system.
+        return -EINVAL
+
+    def _events(self):
+        if self._descriptor < 0:
+            return _NVAL
+        endpoint = self._endpoint
+        if endpoint is not None:
+            if endpoint.error:
+                return _RD | _WR | _ERR
+            return _RD | _WR if self._read_closed or endpoint.readable() else _WR
+        if self._listener is not None:
+            return _RD if self._listener.acceptable() else 0
+        connection = self._connection
+        if connection.remote is None:
+            return _WR | _HUP
+        events = 0
+        if self._read_closed or _readable(connection):
+            events |= _RD
+        if _writable(connection):
+            events |= _WR
+        state = connection.state
+        if state == CLOSED or state == CLOSING or state == LAST_ACK or state == TIME_WAIT:
+            events |= _HUP
+            if connection.error:
+                events |= _RD | _ERR
+        return events
+
+    def _check(self):
+        if self._descriptor < 0:
+            raise OSError(EBADF, "this socket is closed")
+
+    def _connected(self):
+        # Returns the connection, open or opening or over.
+        if self._descriptor < 0:
+            raise OSError(EBADF, "this socket is closed")
+        connection = self._connection
+        if connection is None or connection.remote is None:
+            raise OSError(ENOTCONN, "this socket is not connected")
+        return connection
+
+    def _create(self):
+        self._connection = self._stack.tcp.create(self._option(SO_RCVBUF), self._option(SO_SNDBUF))
+
+    def _wait(self, ready, what, timeout):
+        if _until(self._stack, ready, what, timeout):
+            self._check()  # a callback may have closed it
+            return True
+        return False
+
+    def _arrived(self, timeout):
+        # Waits for something to read; returns how many bytes a read would give, 0 at the end, or -1 when nothing has come in time.
+        endpoint = self._endpoint
+        if endpoint is not None:
+            self._check()
+            if self._read_closed:
+                return 0
+            if not self._wait(_received, endpoint, timeout):
+                return -1
+            n = endpoint.next_length()
+            if n < 0:
+                endpoint.raise_error()
+            return n
+        connection = self._connected()
+        n = connection.readable()
+        if n or self._read_closed:
+            return n
+        if not self._wait(_readable, connection, timeout):
+            return -1
+        n = connection.readable()
+        if n == 0:
+            self._raise_error(connection)
+        return n
+
+    def _take(self, buffer, at, n, peek):
+        # Copies at most n received bytes to buffer[at:], returns how many.
+        stack = self._stack
+        stack.enter()
+        try:
+            if self._endpoint is not None:
+                return 0 if self._read_closed else max(self._endpoint.take(buffer, n, peek), 0)
+            connection = self._connection
+            n = connection.read(buffer, n, peek, at)
+            if connection.tcb[fast.FLAGS] & fast.FLAG_ACK_NOW:
+                connection.output(stack.now())  # the window has opened
+            return n
+        finally:
+            stack.leave()
+
+    def _put(self, data, at, n, timeout):
+        # Waits for room in the send buffer and copies at most n bytes of data[at:] into it; returns how many, or -1 when there was none in time.
+        connection = self._connected()
+        if not self._wait(_writable, connection, timeout):
+            return -1
+        stack = self._stack
+        stack.enter()
+        try:
+            n = connection.write(data, at, n)
+            if n:
+                connection.output(stack.now())
+        finally:
+            stack.leave()
+        if n == 0 and _write_closed(connection):
+            self._raise_error(connection)
+            raise OSError(EPIPE, "this direction of the connection is closed")
+        return n
+
+    def _send_datagram(self, data, host, port, timeout):
+        endpoint = self._endpoint
+        stack = self._stack
+        end = ticks.add(stack.now(), _RING_FULL if timeout < 0 else timeout)
+        while True:
+            stack.enter()
+            try:
+                sent = endpoint.send(data, host, port, stack.now())
+            finally:
+                stack.leave()
+            if sent:
+                return len(data)
+            stack.poll()
+            if timeout == 0:
+                raise OSError(EAGAIN)
+            if ticks.reached(stack.now(), end):
+                raise OSError(ENOBUFS if timeout < 0 else ETIMEDOUT, "the transmit ring stays full: is the cable connected?")
+            stack.wait(1)
+            self._check()
+
+    def _sender(self):
+        if self._endpoint is None:
+            return self.getpeername()
+        return (text(self._endpoint.sender), self._endpoint.sender_port)
+
+    def _take_error(self):
+        # The error is told once. The object that ends with it belongs to this socket alone.
+        what = self._endpoint or self._connection
+        if what is None:
+            return 0
+        error = what.error
+        what.error = 0
+        return error
+
+    def _raise_error(self, connection):
+        if connection.error:
+            raise OSError(self._take_error())
+
+    def _option(self, option, level=SOL_SOCKET):
+        key = level << 16 | option
+        return self._options.get(key, _OPTIONS[key])
+
+    def _configure(self):
+        # Sets the options on what is there to set them on.
+        connection = self._connection
+        if connection is not None:
+            connection.nodelay = self._option(TCP_NODELAY, IPPROTO_TCP)
+            keep = self._option(SO_KEEPALIVE)
+            connection.keepalive = self._option(TCP_KEEPIDLE, IPPROTO_TCP) * 1000 if keep else 0
+            connection.keep_interval = self._option(TCP_KEEPINTVL, IPPROTO_TCP) * 1000
+            connection.keep_count = self._option(TCP_KEEPCNT, IPPROTO_TCP)
+            if connection.remote is not None:
+                connection.keep(self._stack.now())
+        if self._endpoint is not None:
+            self._endpoint.broadcast = bool(self._option(SO_BROADCAST))
+            size = self._options.get(SOL_SOCKET << 16 | SO_RCVBUF)
+            if size is not None and size != self._endpoint.rcvbuf:
+                self._endpoint.rcvbuf = size
+
+    def _watch(self, callback):
+        if self._callback is not None:
+            _watched.remove(self)
+        self._callback = callback
+        if callback is not None:
+            _watched.append(self)
+            self._stack.on_poll = _notify
+        elif not _watched:
+            self._stack.on_poll = None
+
+    def _member(self, join, value):
+        group = value[:4]
+        if len(value) != 8 or group[0] & 0xF0 != 0xE0:
+            raise OSError(EINVAL, "pass 8 bytes: a group between 224.0.0.0 and 239.255.255.255, and the own address")
+        if self._endpoint is None:
+            raise OSError(EOPNOTSUPP, "only UDP sockets join groups")
+        joined = self._groups is not None and group in self._groups
+        if join == joined:
+            raise OSError(EADDRINUSE if join else EADDRNOTAVAIL)
+        stack = self._stack
+        stack.enter()
+        try:
+            if join:
+                self._groups = (self._groups or []) + [group]
+                stack.ip.groups.add(group)
+                stack.link.groups.add(stack.ip.neighbour_mac(group, stack.now()))
+                stack.driver.filter(stack.link.groups)
+            else:
+                self._leave_group(group)
+        finally:
+            stack.leave()
+
+    def _leave_group(self, group):
+        stack = self._stack
+        self._groups.remove(group)
+        left = set()
+        for s in _open:
+            if s is not None and s._stack is stack and s._groups:
+                left.update(s._groups)
+        if group not in left:
+            stack.ip.groups.discard(group)
+            mac = stack.ip.neighbour_mac(group, stack.now())
+            if not any(stack.ip.neighbour_mac(g, stack.now()) == mac for g in stack.ip.groups):
+                stack.link.groups.discard(mac)
+                stack.driver.filter(stack.link.groups)
