@@ -5,15 +5,18 @@ What is typed is typed at the board's serial prompt; what is shown comes from th
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 import subprocess
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import serial
 from rich.console import Console
+from rich.padding import Padding
 from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
@@ -27,7 +30,9 @@ LEASES = "10.77.0.50,10.77.0.99,255.255.255.0,1h"
 PAGE_BYTES = 20_000  # more than the receive buffer holds, so that the window has to close and open
 SERVED_BYTES = 5_000  # four segments
 STEP_TIMEOUT = 20  # s
-_FRAMES_SHOWN = 6  # of one kind in a row; the rest is counted
+QUIET = 0.3  # s without a word after which a step counts as over
+EVENT = '@{"'  # how the board's trace begins a line
+_FRAMES_SHOWN = 4  # of one kind in a step; the rest is counted
 
 # The words of the control block, for somebody who sees them for the first time.
 WORDS = {
@@ -54,37 +59,47 @@ class Prompt:
     def __init__(self, port: str):
         self.port = serial.Serial(port, 115200, timeout=0.05)
         self.port.write(b"\r\x03\r")
-        for _ in self.lines(">>> "):
+        for _ in self._lines():
             pass
-        time.sleep(0.3)
-        self.port.reset_input_buffer()
 
     def close(self) -> None:
         self.port.close()
 
-    def type(self, code: str, pause: float = 0.0):
-        """Types one line and yields what the board writes, line by line, until the prompt is back."""
+    def type(self, code: str, pause: float = 0.0) -> Iterator[str]:
+        """Types one line and yields what the board writes, line by line, until the prompt is back and the network is quiet."""
         for character in code:
             self.port.write(character.encode())
             time.sleep(pause)
         self.port.write(b"\r")
-        first = True
-        for line in self.lines(">>> "):
-            if first:
-                first = False  # the echo of what was typed
-                continue
-            yield line
+        echo = True
+        for line in self._lines():
+            if echo and not line.startswith(EVENT):
+                echo = False
+            else:
+                yield line
 
-    def lines(self, until: str):
-        deadline = time.monotonic() + STEP_TIMEOUT
-        kept = ""
-        while time.monotonic() < deadline:
-            kept += self.port.read(4096).decode(errors="replace")
-            *whole, kept = kept.replace("\r\n", "\n").split("\n")
-            yield from whole
-            if kept == until:
-                return
-        raise BarenetError(f"the board's prompt did not come back within {STEP_TIMEOUT} s; last line: {kept!r}")
+    def _lines(self) -> Iterator[str]:
+        """Yields whole lines. A trace line may cut through another one: packets arrive while the prompt waits and while one types."""
+        started = heard = time.monotonic()
+        cut = kept = ""
+        while time.monotonic() - started < STEP_TIMEOUT:
+            data = self.port.read(4096).decode(errors="replace")
+            if data:
+                heard = time.monotonic()
+            *whole, kept = (kept + data).replace("\r\n", "\n").split("\n")
+            for line in whole:
+                before, event, rest = line.partition(EVENT)
+                cut += before
+                if event:
+                    yield event + rest
+                else:
+                    yield cut
+                    cut = ""
+            if cut + kept == ">>> ":
+                now = time.monotonic()
+                if now - heard > QUIET or now - started > STEP_TIMEOUT / 2:
+                    return
+        raise BarenetError(f"the board's prompt did not come back within {STEP_TIMEOUT} s; it wrote last: {cut + kept!r}")
 
 
 class Tour:
@@ -97,7 +112,9 @@ class Tour:
         self.console = console
         self.pause = pause
         self.prompt: Prompt | None = None
-        self._same = ("", 0)
+        self._seen: dict[str, int] = {}  # frames of each kind in this step
+        self._hidden = 0
+        self._hide = False
 
     def chapter(self, step: str, text: str) -> None:
         self.console.print()
@@ -105,16 +122,17 @@ class Tour:
 
     def type(self, code: str) -> str:
         """Types a line, shows what happens, and returns what the board printed besides."""
-        self.console.print(Text(">>> ", style="bold green") + Text(code, style="bold"))
+        self.console.print(Text(">>> ", style="bold green") + Text(code.strip(), style="bold"))
         printed = []
-        self._same = ("", 0)
+        self._seen.clear()
+        self._hide = False
         for line in self.prompt.type(code, self.pause):
-            if line.startswith("@{"):
+            if line.startswith(EVENT):
                 self._event(json.loads(line[1:]))
-            else:
+            elif line.strip() != "...":
                 printed.append(line)
                 self.console.print(Text(line if len(line) < 200 else line[:200] + " …"))
-        self._flush()
+        self._tell_hidden()
         text = "\n".join(printed)
         if "Traceback" in text:
             raise BarenetError("the board raised: " + printed[-1])
@@ -125,15 +143,16 @@ class Tour:
         if kind in ("received", "sent"):
             self._frame(event)
             return
-        self._flush()
         if kind == "state":
+            self._tell_hidden()
+            self._hide = False
             if event["why"] == "delete":
                 self.console.print("      [magenta]its control block and buffers are freed[/]")
             elif event["why"] == "create":
                 self.console.print("      [magenta]memory is reserved: a control block, a send buffer, a receive buffer[/]")
             else:
                 self.console.print(f"      [magenta]{event['before']} → {event['after']}[/]   because of: {event['why']}")
-        elif kind == "block":
+        elif not self._hide:
             self._block(event)
 
     def _frame(self, event: dict) -> None:
@@ -146,17 +165,18 @@ class Tour:
             text += f", {event['length']} bytes, window {event['window']}"
         elif "to" in event:
             text += f"  {event['from']} → {event['to']}"
-        same = f"{event['event']} {event['protocol']} {what}"
-        count = self._same[1] + 1 if same == self._same[0] else 1
-        if count <= _FRAMES_SHOWN:
+        kind = f"{event['event']} {event['protocol']} {event.get('length', 0) > 0}"
+        self._seen[kind] = self._seen.get(kind, 0) + 1
+        self._hide = self._seen[kind] > _FRAMES_SHOWN
+        if self._hide:
+            self._hidden += 1
+        else:
             self.console.print(text)
-        self._same = (same, count)
 
-    def _flush(self) -> None:
-        more = self._same[1] - _FRAMES_SHOWN
-        if more > 0:
-            self.console.print(f"      … and {more} more like this")
-        self._same = ("", 0)
+    def _tell_hidden(self) -> None:
+        if self._hidden:
+            self.console.print(f"      … and {self._hidden} more segments and ACKs like these")
+        self._hidden = 0
 
     def _block(self, event: dict) -> None:
         before, after = event["before"], event["after"]
@@ -166,10 +186,8 @@ class Tour:
         table = Table(show_header=True, header_style="dim", box=None, padding=(0, 2, 0, 0))
         for title in ("control block", "before", "after", ""):
             table.add_column(title, justify="right" if title in ("before", "after") else "left")
-        for name in changed:
+        for name in sorted(changed, key=list(WORDS).index):
             table.add_row(name, str(before[name]), f"[bold]{after[name]}[/]", f"[dim]{WORDS.get(name, '')}[/]")
-        from rich.padding import Padding
-
         self.console.print(Padding(table, (0, 0, 0, 6)))
 
 
@@ -185,7 +203,9 @@ def run(console: Console, pause: float = 0.02) -> None:
     with tempfile.TemporaryDirectory(prefix="barenet-demo-") as folder:
         page = _page("the Linux side", PAGE_BYTES)
         with VirtualBoard(network="dhcp", main=False) as board:
-            console.print(f"A virtual board is running. Interpreter: {board.interpreter}. Serial port: {board.serial}")
+            interpreter = board.description["interpreter"]
+            console.print(f"A virtual board is running: MicroPython {interpreter['version']}, {interpreter['bits']} bits ({interpreter['origin']}).")
+            console.print(f"Its serial port is {board.serial}; its cable ends in a network namespace of its own.")
             _start_servers(board, Path(folder), page)
             tour.prompt = Prompt(board.serial)
             try:
@@ -197,8 +217,8 @@ def run(console: Console, pause: float = 0.02) -> None:
 
 def _walk(tour: Tour, board: VirtualBoard, page: bytes) -> None:
     tour.chapter("driver and layers", "The LAN driver takes over the adapter: a pool of frames, a ring for each direction, and the layers above them.")
-    tour.type("import barenet, time; from barenet import trace; lan = barenet.LAN()")
-    tour.type('trace.on(style="json", stack=lan.stack)')
+    tour.type("import barenet, gc, time; gc.threshold(16384); lan = barenet.LAN()")
+    tour.type('from barenet import trace; trace.on(style="json", stack=lan.stack)')
 
     tour.chapter("our own address (DHCP)", "The board shouts into the network: who can give me an address? A real dnsmasq answers.")
     tour.type("lan.active(True); lan.wait(10)")
@@ -225,11 +245,10 @@ def _walk(tour: Tour, board: VirtualBoard, page: bytes) -> None:
         f"The page has {PAGE_BYTES} bytes, the receive buffer fewer. The window tells the server how much may come; it closes as the buffer fills "
         "and opens as the program reads.",
     )
-    tour.type("page = s.read()")
-    tour.type("import hashlib, binascii; body = page.split(b'\\r\\n\\r\\n', 1)[1]")
-    digest = _text(tour.type("binascii.hexlify(hashlib.sha256(body).digest()).decode()"))
-    import hashlib
-
+    tour.type("while s.readline() != b'\\r\\n': pass\r")
+    tour.type("import hashlib, binascii; h = hashlib.sha256(); piece = bytearray(1000)")
+    tour.type("while n := s.readinto(piece): h.update(memoryview(piece)[:n])\r")
+    digest = _text(tour.type("binascii.hexlify(h.digest()).decode()"))
     if digest != hashlib.sha256(page).hexdigest():
         raise BarenetError("the page that the board received is not the page that nginx sent")
     tour.console.print(f"      [green]all {len(page)} bytes arrived, SHA-256 equal[/]")
@@ -245,7 +264,7 @@ def _walk(tour: Tour, board: VirtualBoard, page: bytes) -> None:
     tour.type("guest, peer = door.accept(); peer")
     tour.type("request = guest.recv(500); request.split(b'\\r\\n')[0]")
     tour.chapter("segment", f"{SERVED_BYTES} bytes are written at once; the send buffer is cut into pieces of at most MSS = MTU − headers = 1460 bytes.")
-    tour.type(f"guest.write(b'HTTP/1.0 200 OK\\r\\nContent-Length: {SERVED_BYTES}\\r\\n\\r\\n' + b'barenet! ' * {SERVED_BYTES // 9} + b'.' * {SERVED_BYTES % 9})")
+    tour.type(f"guest.write(b'HTTP/1.0 200 OK\\r\\n\\r\\n' + b'barenet! ' * {SERVED_BYTES // 9} + b'.' * {SERVED_BYTES % 9})")
     tour.chapter("disconnect, from our side", "Who closes first waits longest: the control block stays in TIME_WAIT so that late packets cannot hurt a new connection.")
     tour.type("guest.close(); time.sleep_ms(300)")
     served, errors = curl.communicate(timeout=20)

@@ -1,0 +1,210 @@
+"""One life of the board: an interpreter process from its boot to its reset, and the channels to it."""
+
+from __future__ import annotations
+
+import array
+import ctypes
+import fcntl
+import json
+import os
+import secrets
+import re
+import signal
+import socket
+import subprocess
+import sys
+import termios
+import time
+from pathlib import Path
+
+from host_tools.virtual_board.interpreter import Interpreter
+
+RUNTIME = Path(__file__).with_name("runtime")
+
+_PR_SET_PDEATHSIG = 1
+_F_SETPIPE_SZ = 1031
+_PIPE = 4096  # bytes; small, so that Ctrl-C does not wait behind a screenful of old output
+_END_S = 2.0  # what the interpreter gets to end by itself
+_INTERRUPT_GAP_S = 0.3  # MicroPython dies of a second SIGINT that comes before the first was raised
+_TAG = 16  # bytes, as in _board.py
+# What the runtime takes of the heap, measured. It is added, so that the board's programs find what a board gives them.
+_RUNTIME_HEAP = {32: 10 * 1024, 64: 15 * 1024}
+
+_RUNTIME_FRAME = re.compile(rb'  File "%s/[^"]*", line \d+, in \S+\n' % re.escape(str(RUNTIME).encode()))
+_libc = ctypes.CDLL(None)
+
+
+def die_with_parent() -> None:
+    """For subprocess's preexec_fn: the process is killed when the thread that starts it dies."""
+    _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+class Child:
+    """A running interpreter.
+
+    Args:
+        interpreter: which MicroPython.
+        heap: bytes of heap for the board's programs.
+        link: descriptor of the cable.
+        boot: what the runtime is told, see _board.main; "tag" and "out" are added here.
+        identity: the board's MAC address as text.
+        files: descriptors of (stdin, stdout, stderr) of a program that runs in place of the REPL; None for the REPL, whose
+            pipes are then `stdin` and `stdout`.
+    """
+
+    def __init__(
+        self,
+        interpreter: Interpreter,
+        heap: int,
+        link: int,
+        boot: dict,
+        identity: str,
+        files: tuple[int, int, int] | None,
+    ):
+        self.console = files is None
+        self.started = time.monotonic()
+        self.armed = False  # Ctrl-C reaches the program that runs
+        self._interrupted_at = 0.0
+        self._interrupt_wanted = False
+        self._raw_left = 0
+        self._tag = secrets.token_bytes(_TAG)
+        self.control, control = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self.control.setblocking(False)
+        self._source = os.memfd_create("source")
+        self._report = os.memfd_create("report")
+        inherited = [control.fileno(), self._source, self._report, link]
+        if self.console:
+            self._stdin_read, self.stdin = os.pipe()
+            self.stdout, output = os.pipe()
+            fcntl.fcntl(self.stdout, _F_SETPIPE_SZ, _PIPE)
+            os.set_blocking(self.stdin, False)
+            os.set_blocking(self.stdout, False)
+            streams = (self._stdin_read, output, output)
+            boot = dict(boot, tag=self._tag.hex(), out=None)
+        else:
+            # Until the program runs, boot.py and main.py print to our own stderr.
+            streams = (files[0], sys.stderr, sys.stderr)
+            boot = dict(boot, tag=None, out=files[1:])
+            inherited += files[1:]
+        environment = dict(
+            os.environ,
+            MICROPYPATH=".frozen",
+            BARENET_BOOT=json.dumps(boot),
+            BARENET_CONTROL_FD=str(control.fileno()),
+            BARENET_SOURCE_FD=str(self._source),
+            BARENET_REPORT_FD=str(self._report),
+            BARENET_LINK_FD=str(link),
+            BARENET_UNIQUE_ID=identity,
+        )
+        size = heap + _RUNTIME_HEAP[interpreter.bits]
+        self.process = subprocess.Popen(
+            [*interpreter.command, "-X", f"heapsize={size}", str(RUNTIME / "start.py")],
+            stdin=streams[0],
+            stdout=streams[1],
+            stderr=streams[2],
+            pass_fds=inherited,
+            env=environment,
+            start_new_session=self.console,
+            preexec_fn=die_with_parent,
+        )
+        control.close()
+        if self.console:
+            os.close(output)
+
+    def send(self, letter: bytes, source: bytes | None = None) -> None:
+        """Sends a command of _board.py, with the source that it is about, if any."""
+        if source is not None:
+            os.ftruncate(self._source, 0)
+            os.pwrite(self._source, source, 0)
+            os.lseek(self._source, 0, os.SEEK_SET)
+        try:
+            self.control.send(letter)
+        except OSError:
+            pass  # it has just died, which `receive` reports
+
+    def receive(self) -> bytes | None:
+        """Returns the next message of _board.py, b"" when the interpreter has ended, None when there is none yet."""
+        try:
+            message = self.control.recv(1 << 16)
+        except BlockingIOError:
+            return None
+        except OSError:
+            return b""
+        if message[:1] == b"B":
+            self.armed = True
+            if self._interrupt_wanted:
+                self.interrupt()
+        else:
+            self.armed = False
+        self._interrupt_wanted = False
+        return message
+
+    def error(self) -> bytes:
+        """Returns the text of the exception that the runtime reported, without the runtime's own frames."""
+        text = os.pread(self._report, 1 << 16, 0)
+        os.ftruncate(self._report, 0)
+        os.lseek(self._report, 0, os.SEEK_SET)
+        return _RUNTIME_FRAME.sub(b"", text)
+
+    def output(self) -> bytes:
+        """Returns what the REPL's programs have printed, as it leaves a serial port: \\n is \\r\\n, except in sys.stdout.buffer."""
+        try:
+            data = os.read(self.stdout, 1 << 16)
+        except BlockingIOError:
+            return b""
+        cooked = bytearray()
+        while data:
+            if self._raw_left:
+                cooked += data[: self._raw_left]
+                self._raw_left, data = max(0, self._raw_left - len(data)), data[self._raw_left :]
+                continue
+            text, mark, data = data.partition(self._tag)
+            cooked += text.replace(b"\n", b"\r\n")
+            if mark:
+                self._raw_left, data = int.from_bytes(data[:2], "little"), data[2:]
+        return bytes(cooked)
+
+    def unread(self) -> bytes:
+        """Takes back what the REPL's program has not read of its stdin."""
+        waiting = array.array("i", [0])
+        fcntl.ioctl(self._stdin_read, termios.FIONREAD, waiting)
+        return os.read(self._stdin_read, waiting[0]) if waiting[0] else b""
+
+    def interrupt(self) -> bool:
+        """Raises KeyboardInterrupt in the program, at once or as soon as it runs; False when it wants Ctrl-C as data."""
+        if not self.armed:
+            self._interrupt_wanted = True
+            return True
+        if not self._catches_interrupt():
+            return False
+        now = time.monotonic()
+        if now - self._interrupted_at > _INTERRUPT_GAP_S:
+            self._interrupted_at = now
+            self.process.send_signal(signal.SIGINT)
+        return True
+
+    def stop(self, gracefully: bool) -> None:
+        """Ends the interpreter, by itself (finalisers run) or by force, and closes the channels."""
+        if gracefully:
+            self.send(b"Q")
+            deadline = time.monotonic() + _END_S
+            while self.process.poll() is None and time.monotonic() < deadline:
+                if self.console:
+                    self.output()
+                time.sleep(0.002)
+        self.process.kill()
+        self.process.wait()
+        self.control.close()
+        for descriptor in (self._source, self._report):
+            os.close(descriptor)
+        if self.console:
+            for descriptor in (self.stdin, self.stdout, self._stdin_read):
+                os.close(descriptor)
+
+    def _catches_interrupt(self) -> bool:
+        # micropython.kbd_intr(-1) leaves SIGINT to its default, which is death.
+        try:
+            status = Path(f"/proc/{self.process.pid}/status").read_text()
+        except OSError:
+            return True
+        return bool(int(re.search(r"SigCgt:\s*(\w+)", status)[1], 16) & 1 << signal.SIGINT - 1)

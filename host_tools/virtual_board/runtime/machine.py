@@ -1,0 +1,162 @@
+"""machine of the virtual board: what MicroPython's unix port has, and the parts of the ESP32's that programs need.
+
+Timer runs on one setitimer(2): the signal handler only schedules, callbacks run between two bytecodes as on the ESP32.
+"""
+
+import os
+import struct
+import sys
+import time
+from array import array
+
+import ffi
+import micropython
+from micropython import const
+from umachine import *
+
+_SIGINT = const(2)
+_SIGALRM = const(14)
+_RETRY_MS = const(10)
+
+_libc = ffi.open("libc.so.6")
+_setitimer = _libc.func("i", "setitimer", "ipp")
+_raise = _libc.func("i", "raise", "i")
+_exit = _libc.func("v", "_exit", "i")
+_write = _libc.func("i", "write", "ipi")
+
+_active = []
+_interval = array("l", [0, _RETRY_MS * 1000, 0, 0])
+_asked = 0
+_interrupted = False
+
+
+def unique_id():
+    """Returns the board's 6-byte identity, the same at each start."""
+    return bytes(int(x, 16) for x in os.getenv("BARENET_UNIQUE_ID").split(":"))
+
+
+def freq(hz=None):
+    """Returns the clock of the ESP32 that the virtual board stands for; setting it changes nothing."""
+    return 240000000
+
+
+def reset():
+    """Restarts the board as its reset button does: nothing is finalised."""
+    _write(int(os.getenv("BARENET_CONTROL_FD")), b"R", 1)
+    _exit(0)
+
+
+class Timer:
+    """machine.Timer of the ESP32: `callback(timer)` runs every `period` ms (or at `freq` Hz), or once.
+
+    A timer of the same id replaces an earlier one; id -1 makes an independent timer.
+    """
+
+    ONE_SHOT = const(0)
+    PERIODIC = const(1)
+
+    def __init__(self, id=-1, **options):
+        self.id = id
+        if options:
+            self.init(**options)
+
+    def init(self, *, mode=PERIODIC, freq=-1, period=-1, callback=None):
+        """Starts the timer. Raises ValueError without a period of at least 1 ms or a frequency of at most 1000 Hz."""
+        self.deinit()
+        if freq != -1:
+            period = int(1000 / freq)
+        if period < 1:
+            raise ValueError("period must be at least 1 ms")
+        if self.id >= 0:
+            for other in _active:
+                if other.id == self.id:
+                    other.deinit()
+                    break
+        self._period = period if mode == Timer.PERIODIC else 0
+        self._callback = callback
+        self._due = time.ticks_add(time.ticks_ms(), period)
+        _active.append(self)
+        _arm()
+
+    def deinit(self):
+        """Stops the timer."""
+        if self in _active:
+            _active.remove(self)
+            _arm()
+
+    def __repr__(self):
+        return "Timer(%d, period=%d)" % (self.id, self._period if self in _active else -1)
+
+
+def _arm():
+    delay = 0
+    if _active:
+        now = time.ticks_ms()
+        delay = 1000000
+        for timer in _active:
+            delay = min(delay, max(1, time.ticks_diff(timer._due, now)))
+    _interval[2] = delay // 1000
+    _interval[3] = delay % 1000 * 1000
+    _setitimer(0, _interval, None)
+
+
+# The signal may arrive between any two instructions: the handler allocates nothing, and lets no exception out. The
+# interval repeats until _run has set the next one, so a full schedule queue costs lateness, not the timer.
+def _tick(signal):
+    global _asked, _interrupted
+    try:
+        _asked += 1
+        if _asked & 31 == 1:
+            micropython.schedule(_run, None)
+    except KeyboardInterrupt:
+        _interrupted = True
+        _asked = 0
+    except RuntimeError:
+        _asked = 0
+
+
+def _run(_):
+    """Calls what is due, without allocating. Ctrl-C is for the program, so it is raised again behind the callback."""
+    global _asked, _interrupted
+    try:
+        _asked = 0
+        now = time.ticks_ms()
+        i = 0
+        while i < len(_active):
+            timer = _active[i]
+            late = time.ticks_diff(now, timer._due)
+            if late < 0:
+                i += 1
+                continue
+            if timer._period:
+                skip = late - late % timer._period
+                timer._due = time.ticks_add(timer._due, skip + timer._period)
+                i += 1
+            else:
+                del _active[i]
+            try:
+                if timer._callback is not None:
+                    timer._callback(timer)
+            except Exception as e:
+                sys.print_exception(e)
+        _arm()
+    except KeyboardInterrupt:
+        _interrupted = True
+        _arm()
+    if _interrupted:
+        _interrupted = False
+        _raise(_SIGINT)
+
+
+def _handle_alarm():
+    handler = ffi.callback("v", _tick, "i", lock=True)
+    # struct sigaction: handler, mask of 1024 signals, flags, restorer. Signals of the mask wait while the handler runs.
+    word = struct.calcsize("L")
+    action = bytearray(word + 128 + 8 + word)
+    struct.pack_into("L", action, 0, handler.cfun())
+    action[word] = 1 << _SIGINT - 1
+    _libc.func("i", "sigaction", "ipp")(_SIGALRM, action, None)
+    return handler
+
+
+_handler = _handle_alarm()
