@@ -59,7 +59,7 @@ $(VENV)/ready: pyproject.toml
 	@test -n "$(PYTHON)" || { echo 'barenet: Python 3.11 or later is needed: sudo apt install python3' >&2; exit 1; }
 	@echo 'preparing $(VENV) (once) …'
 	@$(PYTHON) -m host_tools.setup_system venv $(VENV)
-	@$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[test]' >$(VENV)/pip.log 2>&1 || { \
+	@$(VENV)/bin/python -m pip install --disable-pip-version-check --editable '.[test]' >$(VENV)/pip.log 2>&1 || { \
 		echo 'barenet: pip could not install the Python packages (see $(VENV)/pip.log); this needs the internet once' >&2; \
 		exit 1; }
 	@touch $@

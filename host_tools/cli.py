@@ -15,6 +15,7 @@ import click
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
+from rich.text import Text
 
 from host_tools import __version__, setup_system
 from host_tools.errors import BarenetError
@@ -25,6 +26,9 @@ ELSEWHERE = {
 }
 
 _INTERRUPTED = 130
+
+# What the list of boards shows of each; the rest does not fit into a terminal.
+_LISTED = ("board", "name", "PHY", "clock", "evidence")
 
 
 class Commands(click.Group):
@@ -172,22 +176,28 @@ def boards(name: str | None, as_json: bool) -> None:
     if as_json:
         _dump([board.as_json() for board in found])
         return
-    columns = list(library.row(found[0]))
-    table = Table(*columns, box=None, pad_edge=False, header_style="bold")
-    for board in found:
-        table.add_row(*library.row(board).values(), style="dim" if board.data["evidence"] == "community" else None)
-    _console().print(table)
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    console = _console()
+    rows = [library.row(board) for board in found]
+    widths = {column: max(len(row[column]) for row in rows) for column in _LISTED}
+    # Only the names may be cut where the terminal is narrow.
+    widths["name"] = max(8, console.width - sum(widths.values()) + widths["name"] - 2 * len(_LISTED))
+    for column in _LISTED:
+        table.add_column(column, no_wrap=True, max_width=widths[column])
+    for row in rows:
+        table.add_row(*(row[column] for column in _LISTED), style="dim" if row["evidence"] == "community" else None)
+    console.print(table)
+    _say("'barenet boards NAME' shows the pins, notes and sources of one")
 
 
 def _show_board(board: Any) -> None:
     from host_tools import boards as library
 
     console = _console()
-    for key, value in library.row(board).items():
-        console.print(f"[bold]{key:13}[/bold]", value)
     data = board.data
-    console.print("[bold]file         [/bold]", str(board.path))
     for key, texts in (
+        *((key, [value]) for key, value in library.row(board).items()),
+        ("file", [str(board.path)]),
         ("revisions", [data.get("revisions", "")]),
         ("leds", [f"GPIO{led['gpio']} ({led['active']}) {led.get('name', '')}" for led in data.get("leds", ())]),
         ("buttons", [f"GPIO{led['gpio']} ({led['active']}) {led.get('name', '')}" for led in data.get("buttons", ())]),
@@ -199,7 +209,7 @@ def _show_board(board: Any) -> None:
         ("sources", data["sources"]),
     ):
         for text in filter(None, texts):
-            console.print(f"[bold]{key:13}[/bold]", text)
+            console.print(Text.assemble((f"{key:14}", "bold"), text))
             key = ""
 
 
@@ -303,8 +313,8 @@ def deploy(
 ) -> None:
     """Put barenet and the board file onto the board.
 
-    The board must run MicroPython; it restarts at the end. Copies what changed, removes what is stale, leaves all other files alone. The addresses that the board has stay
-    unless one of --ip and --dhcp is given.
+    The board must run MicroPython; it restarts at the end. Copies what changed, removes what is stale, leaves all
+    other files alone. The addresses that the board has stay unless one of --ip and --dhcp is given.
     """
     from host_tools import boards as board_files
     from host_tools import deploy as deployer
@@ -347,7 +357,8 @@ def deploy(
 def execute(program: str, port: str | None, timeout: float, no_wait: bool) -> None:
     """Run a program on the board.
 
-    The program is code, a file of this PC, or what comes on the standard input (-). Does not reset the board. The exit code is 1 when the program raises.
+    The program is code, a file of this PC, or what comes on the standard input (-). Does not reset the board.
+    The exit code is 1 when the program raises.
     """
     from host_tools import serial_ports
     from host_tools.connection import RemoteError, connect

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shutil
 import subprocess
 import tempfile
 import time
@@ -194,11 +193,8 @@ class Tour:
 def run(console: Console, pause: float = 0.02) -> None:
     """Runs the tour.
 
-    Raises BarenetError when a program is missing or a step does not do what it should.
+    Raises BarenetError when a step does not do what it should. The programs dnsmasq, nginx and curl must be on PATH.
     """
-    for program in ("dnsmasq", "nginx", "curl"):
-        if not shutil.which(program):
-            raise BarenetError(f"{program} is missing: run `make demo`, or install it (sudo apt install dnsmasq-base nginx-light curl)")
     tour = Tour(console, pause)
     with tempfile.TemporaryDirectory(prefix="barenet-demo-") as folder:
         page = _page("the Linux side", PAGE_BYTES)
@@ -285,7 +281,8 @@ def _start_servers(board: VirtualBoard, folder: Path, page: bytes) -> None:
         stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
     )  # fmt: skip
     (folder / "nginx.conf").write_text(
-        f"""daemon off; master_process off; pid {folder}/nginx.pid; error_log stderr error;
+        # "user": as root of a user namespace nginx must not try to become somebody else.
+        f"""user root root; daemon off; master_process off; pid {folder}/nginx.pid; error_log stderr error;
 events {{ worker_connections 64; }}
 http {{
   access_log off;

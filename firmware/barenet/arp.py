@@ -80,6 +80,13 @@ class ARP:
             self._request(address, entry, now, ethernet.BROADCAST)
         return True
 
+    def ask(self, address, now):
+        """Starts asking for a neighbour that no packet waits for."""
+        if address not in self.cache:
+            self._make_room()
+            entry = self.cache[address] = _Neighbour()
+            self._request(address, entry, now, ethernet.BROADCAST)
+
     def poll(self, now):
         """Asks again for addresses that have not answered, and gives up on them after TRIES requests."""
         late = None
@@ -127,7 +134,7 @@ class ARP:
                 # Who asks for us is about to talk to us (RFC 826, packet reception).
                 self._make_room()
                 entry = self.cache[sender] = _Neighbour()
-            if entry is not None and (ours or operation == _REQUEST):
+            if entry is not None:
                 self._learn(sender, entry, sender_mac, now)
         if not ours:
             self.drops["not for us"] += 1

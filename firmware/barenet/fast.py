@@ -415,11 +415,11 @@ def arrive(words, objects, slot: int, frame, now: int) -> int:
             found = ARRIVED_REFUSED
     elif quarter == 3:
         skip = 0 - ahead & _MASK30
-        if skip >= n + (f[13] & FIN):
+        if skip == 0 or skip >= n + (f[13] & FIN):  # 0: it is 2**30 behind
             found = ARRIVED_REFUSED
     else:
         found = ARRIVED_REFUSED
-    if found and (n or quarter == 3 or gap):
+    if found:
         # A window probe's or an old segment's acknowledgement is still news when it is in range (Linux and lwIP take it, too).
         if quarter == 1 or quarter == 2 or gap:
             c[C_DROP_OUT_OF_WINDOW] += 1
@@ -494,6 +494,8 @@ def arrive(words, objects, slot: int, frame, now: int) -> int:
             else:
                 flags |= FLAG_RTX
                 t[RTX_AT] = now + t[RTO] & _MASK30
+                if (t[RTX_AT] - c[C_NEXT_TIMER]) >> 29 & 1:
+                    c[C_NEXT_TIMER] = t[RTX_AT]
             t[FLAGS] = flags | FLAG_OUTPUT
         newer = seq - t[SND_WL1]
         if (newer >> 31 & 1 == 0 and newer != 0) or (newer == 0 and (ack - t[SND_WL2]) >> 31 & 1 == 0):
@@ -520,9 +522,8 @@ def arrive(words, objects, slot: int, frame, now: int) -> int:
         return found
     start += skip
     size = t[RCV_SIZE]
-    room = size - t[RCV_LEN]
-    if n > room:
-        n = room
+    if n > window:
+        n = window
         fin = 0
         c[C_DROP_BUFFER_FULL] += 1
         t[FLAGS] |= FLAG_ACK_NOW
@@ -602,7 +603,7 @@ def output(words, objects, slot: int, now: int) -> int:
             fin = FIN
         if n == 0 and fin == 0:
             if unsent and flight == 0 and t[SND_WND] == 0 and flags & FLAG_PERSIST == 0:
-                flags |= FLAG_PERSIST
+                flags = flags & ~FLAG_RTX | FLAG_PERSIST
                 t[RETRIES] = 0
                 t[RTX_AT] = now + t[RTO] & _MASK30
                 if (t[RTX_AT] - c[C_NEXT_TIMER]) >> 29 & 1:

@@ -109,7 +109,8 @@ _OPTIONS = {
     IPPROTO_TCP << 16 | TCP_KEEPCNT: KEEP_COUNT,
 }
 
-_open = []  # the index is the descriptor; None where it is free
+_descriptors = []  # by number, whether it is in use; not the sockets, so that a forgotten one can be garbage
+_members = []  # sockets that have joined a multicast group
 _watched = []  # sockets with a callback for readability
 
 
@@ -327,15 +328,15 @@ class socket(io.IOBase):
         self._target = self._target_address = None
         self._receive_ms = self._send_ms = -1
         self._read_closed = False
-        self._groups = None
+        self._groups = []
         self._callback = None
         self._called = False
-        if None in _open:
-            self._descriptor = _open.index(None)
-            _open[self._descriptor] = self
+        if False in _descriptors:
+            self._descriptor = _descriptors.index(False)
+            _descriptors[self._descriptor] = True
         else:
-            self._descriptor = len(_open)
-            _open.append(self)
+            self._descriptor = len(_descriptors)
+            _descriptors.append(True)
 
     def __enter__(self):
         return self
@@ -514,7 +515,7 @@ class socket(io.IOBase):
         stack = self._stack
         stack.enter()
         try:
-            _open[self._descriptor] = None
+            _descriptors[self._descriptor] = False
             self._descriptor = -1
             self._watch(None)
             if connection is not None:
@@ -526,7 +527,7 @@ class socket(io.IOBase):
             if self._endpoint is not None:
                 self._endpoint.close()
                 while self._groups:
-                    self._leave_group(self._groups[0])
+                    self._leave(self._groups[0])
         finally:
             stack.leave()
 
@@ -601,7 +602,7 @@ class socket(io.IOBase):
             parts.append(bytes(part))
             if n > 0:
                 n -= ready
-            if timeout == 0 or self._endpoint is not None:
+            if self._complete(timeout):
                 break
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
@@ -619,7 +620,7 @@ class socket(io.IOBase):
             if ready == 0:
                 break
             done += self._take(buffer, done, n - done, 0)
-            if timeout == 0 or self._endpoint is not None:
+            if self._complete(timeout):
                 break
         return done
 
@@ -633,7 +634,7 @@ class socket(io.IOBase):
         timeout = self._receive_ms
         line = b""
         while n < 0 or len(line) < n:
-            if timeout == 0 and line and not self._connection.readable():
+            if line and self._complete(timeout) and not self._connection.readable():
                 break
             ready = self._arrived(timeout)
             if ready < 0:
@@ -970,6 +971,11 @@ class socket(io.IOBase):
             self._raise_error(connection)
         return n
 
+    def _complete(self, timeout):
+        # True when a stream method gives what it has and does not look for more. As in stock MicroPython, it does not give the last
+        # data of a connection that was reset: it raises.
+        return self._endpoint is not None or (timeout == 0 and not self._connection.error)
+
     def _take(self, buffer, at, n, peek):
         # Copies at most n received bytes to buffer[at:], returns how many.
         stack = self._stack
@@ -1078,32 +1084,31 @@ class socket(io.IOBase):
             raise OSError(EINVAL, "pass 8 bytes: a group between 224.0.0.0 and 239.255.255.255, and the own address")
         if self._endpoint is None:
             raise OSError(EOPNOTSUPP, "only UDP sockets join groups")
-        joined = self._groups is not None and group in self._groups
-        if join == joined:
+        if join == (group in self._groups):
             raise OSError(EADDRINUSE if join else EADDRNOTAVAIL)
         stack = self._stack
         stack.enter()
         try:
             if join:
-                self._groups = (self._groups or []) + [group]
+                _members.append(self)
+                self._groups.append(group)
                 stack.ip.groups.add(group)
-                stack.link.groups.add(stack.ip.neighbour_mac(group, stack.now()))
+                stack.link.groups.add(stack.ip.neighbour_mac(group, 0))
                 stack.driver.filter(stack.link.groups)
             else:
-                self._leave_group(group)
+                self._leave(group)
         finally:
             stack.leave()
 
-    def _leave_group(self, group):
-        stack = self._stack
+    def _leave(self, group):
+        _members.remove(self)
         self._groups.remove(group)
-        left = set()
-        for s in _open:
-            if s is not None and s._stack is stack and s._groups:
-                left.update(s._groups)
-        if group not in left:
-            stack.ip.groups.discard(group)
-            mac = stack.ip.neighbour_mac(group, stack.now())
-            if not any(stack.ip.neighbour_mac(g, stack.now()) == mac for g in stack.ip.groups):
-                stack.link.groups.discard(mac)
-                stack.driver.filter(stack.link.groups)
+        ip = self._stack.ip
+        link = self._stack.link
+        if not any(group in s._groups for s in _members):
+            ip.groups.discard(group)
+            # Other groups may have the same MAC address (RFC 1112 section 6.4).
+            link.groups.clear()
+            for other in ip.groups:
+                link.groups.add(ip.neighbour_mac(other, 0))
+            self._stack.driver.filter(link.groups)

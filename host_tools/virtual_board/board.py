@@ -32,7 +32,8 @@ class VirtualBoard:
         driver: "tap".
         heap: the board's heap, for example "160k".
         bits: word size of its interpreter, 32 or 64.
-        network: "dhcp", or a dict with "ip" (with prefix) and perhaps "gw" and "dns"; None for 10.77.0.2/24 behind 10.77.0.1.
+        network: "dhcp", or a dict with "ip" (with its prefix) and perhaps "gw" and "dns"; None for 10.77.0.2/24 with
+            the Linux side, 10.77.0.1, as gateway and name server.
         host: the Linux side's address and prefix, where it is not the gateway's.
         fs: the board's folder; None for a temporary one.
         tap: an existing TAP device to attach to, in place of a namespace of its own.
@@ -66,7 +67,8 @@ class VirtualBoard:
         if network == "dhcp":
             options += ["--dhcp"]
         elif network is not None:
-            options += [text for name in ("ip", "gw", "dns") if name in network for text in (f"--{name}", network[name])]
+            for name in ("ip", "gw", "dns"):
+                options += [f"--{name}", network[name]] if name in network else []
         for name, value in (("host-ip", host), ("fs", fs), ("tap", tap)):
             if value is not None:
                 options += [f"--{name}", str(value)]
@@ -87,7 +89,7 @@ class VirtualBoard:
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=self._errors,
-                env=dict(os.environ, PYTHONPATH=os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])),
+                env=dict(os.environ, PYTHONPATH=os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))),
                 start_new_session=True,
             )
         try:
@@ -204,7 +206,7 @@ class VirtualBoard:
                 self._supervisor.wait(_END_TIMEOUT)
                 self._errors.seek(0)
                 lines = self._errors.read().decode(errors="replace").strip().splitlines()
-                raise BarenetError("the virtual board ended: " + (lines[-1] if lines else "without a word"))
+                raise BarenetError("the virtual board ended: " + (lines or ["without a word"])[-1])
             message = json.loads(data)
             if name in message:
                 return message[name]
@@ -231,7 +233,7 @@ class Program:
         self.stdout.close()
 
     def wait(self, timeout: float = 60) -> int:
-        """Waits for its end and for the REPL to be back; returns its exit code. Raises BarenetError after `timeout` s."""
+        """Waits for its end and the REPL's return; returns its exit code. Raises BarenetError after `timeout` s."""
         if self.exit_code is None:
             self.exit_code = self._board._receive("exit", timeout)
             self._board._booted()

@@ -27,7 +27,7 @@ _PIPE = 4096  # bytes; small, so that Ctrl-C does not wait behind a screenful of
 _END_S = 2.0  # what the interpreter gets to end by itself
 _INTERRUPT_GAP_S = 0.3  # MicroPython dies of a second SIGINT that comes before the first was raised
 _TAG = 16  # bytes, as in _board.py
-# What the runtime takes of the heap, measured. It is added, so that the board's programs find what a board gives them.
+# What the runtime takes of the heap, measured; it is added, so that programs find what a board gives them.
 _RUNTIME_HEAP = {32: 10 * 1024, 64: 15 * 1024}
 
 _RUNTIME_FRAME = re.compile(rb'  File "%s/[^"]*", line \d+, in \S+\n' % re.escape(str(RUNTIME).encode()))
@@ -48,8 +48,8 @@ class Child:
         link: descriptor of the cable.
         boot: what the runtime is told, see _board.main; "tag" and "out" are added here.
         identity: the board's MAC address as text.
-        files: descriptors of (stdin, stdout, stderr) of a program that runs in place of the REPL; None for the REPL, whose
-            pipes are then `stdin` and `stdout`.
+        files: descriptors of (stdin, stdout, stderr) of a program that runs in place of the REPL; None for the REPL,
+            whose pipes are then `stdin` and `stdout`.
     """
 
     def __init__(
@@ -132,6 +132,7 @@ class Child:
             return b""
         if message[:1] == b"B":
             self.armed = True
+            self._interrupted_at = 0.0
             if self._interrupt_wanted:
                 self.interrupt()
         else:
@@ -147,7 +148,7 @@ class Child:
         return _RUNTIME_FRAME.sub(b"", text)
 
     def output(self) -> bytes:
-        """Returns what the REPL's programs have printed, as it leaves a serial port: \\n is \\r\\n, except in sys.stdout.buffer."""
+        """Returns what the REPL's programs have printed, as it leaves a serial port: text with \\r\\n line ends."""
         try:
             data = os.read(self.stdout, 1 << 16)
         except BlockingIOError:
@@ -171,7 +172,7 @@ class Child:
         return os.read(self._stdin_read, waiting[0]) if waiting[0] else b""
 
     def interrupt(self) -> bool:
-        """Raises KeyboardInterrupt in the program, at once or as soon as it runs; False when it wants Ctrl-C as data."""
+        """Raises KeyboardInterrupt in the program, now or as soon as it runs; False when it wants Ctrl-C as data."""
         if not self.armed:
             self._interrupt_wanted = True
             return True

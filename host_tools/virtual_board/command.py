@@ -12,7 +12,6 @@ from pathlib import Path
 
 import click
 
-from host_tools.errors import BarenetError
 from host_tools.virtual_board import interpreter
 from host_tools.virtual_board.supervisor import Options, Supervisor
 
@@ -47,18 +46,18 @@ def _address(_context, _parameter, text: str | None) -> str | None:
 
 
 @click.command("virtual", context_settings={"allow_interspersed_args": False})
-@click.option("--ip", callback=_interface, metavar="ADDRESS/PREFIX", help="The board's address.  [default: 10.77.0.2/24]")
-@click.option("--gw", callback=_address, metavar="ADDRESS", help="The board's gateway, and the Linux side's own address.")
-@click.option("--dns", callback=_address, metavar="ADDRESS", help="The board's name server.  [default: the gateway]")
+@click.option("--ip", callback=_interface, metavar="ADDRESS/PREFIX", help="The board.  [default: 10.77.0.2/24]")
+@click.option("--gw", callback=_address, metavar="ADDRESS", help="Its gateway: the Linux side, unless --host-ip says so.")
+@click.option("--dns", callback=_address, metavar="ADDRESS", help="Its name server.  [default: the gateway]")
 @click.option("--dhcp", is_flag=True, help="The board asks for its address by DHCP.")
-@click.option("--host-ip", callback=_interface, metavar="ADDRESS/PREFIX", help="The Linux side, if it is not the gateway.")
+@click.option("--host-ip", callback=_interface, metavar="ADDRESS/PREFIX", help="The Linux side.  [default: the gateway]")
 @click.option("--driver", default="tap", show_default=True, type=click.Choice(DRIVERS), help="The board's LAN driver.")
 @click.option("--heap", default="160k", show_default=True, callback=_heap, metavar="SIZE", help="The board's heap.")
 @click.option("--bits", default="32", show_default=True, type=click.Choice(["32", "64"]), help="The CPU's word size.")
 @click.option("--tap", metavar="NAME", help="Attach to this TAP device, which exists; no namespace is made.")
 @click.option("--fs", type=_FOLDER, help="The board's folder.  [default: a temporary one, removed at the end]")
 @click.option("--no-main", is_flag=True, help="Do not run main.py.")
-@click.option("--enter", "beside", multiple=True, metavar="COMMAND", help="Run this beside the board, in its namespace.")
+@click.option("--enter", "beside", multiple=True, metavar="COMMAND", help="Run this in the board's namespace.")
 @click.option("--run", "program", type=_FILE, help="Run this file in place of the REPL, with ARGS.")
 @click.option("--control", type=int, hidden=True)
 @click.argument("args", nargs=-1, type=click.UNPROCESSED)
@@ -79,28 +78,25 @@ def command(ip, gw, dns, dhcp, host_ip, driver, heap, bits, tap, fs, no_main, be
     if tap:
         # Several boards may share a bridge: each gets an address of its own.
         config["mac"] = "02:" + hashlib.sha256(tap.encode()).digest()[:5].hex(":")
-    try:
-        micropython = interpreter.find(int(bits))
-        if micropython.bits != int(bits):
-            click.echo(f"barenet: no {bits}-bit MicroPython here, using the {micropython.bits}-bit one", err=True)
-        options = Options(
-            interpreter=micropython,
-            driver=driver,
-            heap=heap,
-            tap=tap,
-            host=host,
-            network=network,
-            config=config,
-            fs=fs,
-            main=not no_main,
-            program=program,
-            arguments=args,
-            beside=beside,
-        )
-        board = Supervisor(options, _announce, control and socket.socket(fileno=control))
-        sys.exit(board.serve())
-    except BarenetError as error:
-        raise _Failure(error) from None
+    micropython = interpreter.find(int(bits))
+    if micropython.bits != int(bits):
+        click.echo(f"barenet: no {bits}-bit MicroPython here, using the {micropython.bits}-bit one", err=True)
+    options = Options(
+        interpreter=micropython,
+        driver=driver,
+        heap=heap,
+        tap=tap,
+        host=host,
+        network=network,
+        config=config,
+        fs=fs,
+        main=not no_main,
+        program=program,
+        arguments=args,
+        beside=beside,
+    )
+    board = Supervisor(options, _announce, control and socket.socket(fileno=control))
+    sys.exit(board.serve())
 
 
 def addresses(
@@ -126,9 +122,3 @@ def _other(board: ipaddress.IPv4Interface) -> ipaddress.IPv4Address:
 
 def _announce(description: dict) -> None:
     print(json.dumps(description), flush=True)
-
-
-class _Failure(click.ClickException):
-    def __init__(self, error: BarenetError):
-        super().__init__(str(error))
-        self.exit_code = error.exit_code

@@ -18,8 +18,9 @@ _PASTE_WINDOW = 128  # what boards announce
 _HISTORY = 50
 _INDENT = b"    "
 _COMPOUND = re.compile(rb"@|(if|while|for|try|with|def|class|async)(?![0-9A-Za-z_])")
-_KEYS = {b"[A": "up", b"[B": "down", b"[C": "right", b"[D": "left", b"[H": "home", b"[F": "end", b"OH": "home", b"OF": "end"}
-_KEYS |= {b"[1~": "home", b"[7~": "home", b"[4~": "end", b"[8~": "end", b"[3~": "delete"}
+_KEYS = {b"[A": "up", b"[B": "down", b"[C": "right", b"[D": "left", b"[H": "home", b"[F": "end", b"[3~": "delete"}
+_KEYS |= dict.fromkeys((b"OH", b"[1~", b"[7~"), "home") | dict.fromkeys((b"OF", b"[4~", b"[8~"), "end")
+_EMACS = {CTRL_A: "home", CTRL_B: "left", CTRL_D: "delete", CTRL_E: "end", 6: "right", 14: "down", 16: "up"}
 
 
 class Board(Protocol):
@@ -81,7 +82,7 @@ class Console:
             self._friendly_banner()
 
     def ended(self, error: bytes) -> None:
-        """The program given to `Board.run` has ended and its output is out; `error` is its exception's text, or empty."""
+        """The program given to `Board.run` has ended, its output is out; `error` is its exception's text, or empty."""
         self.busy = False
         if self.raw:
             self._write(b"\x04" + error + b"\x04>")
@@ -366,9 +367,6 @@ class Console:
         else:
             self._source.append(byte)
             self._write(b"\r\n=== " if byte == _ENTER else bytes([byte]))
-
-
-_EMACS = {CTRL_A: "home", CTRL_B: "left", CTRL_D: "delete", CTRL_E: "end", 6: "right", 14: "down", 16: "up"}
 
 
 def continues(source: bytes) -> bool:

@@ -25,17 +25,25 @@ class Firmware:
         self.refresh()
 
     def refresh(self) -> None:
-        """Compiles what has changed since the last time. Raises BarenetError with the compiler's message."""
+        """Compiles what has changed or was lost since the last time. Raises BarenetError with the compiler's message."""
         sources = deploy.sources()
-        changed = {name: content for name, content in sources.items() if self._sources.get(name) != content}
-        files = changed
-        if self._architecture:
-            files = deploy.compile_all(changed, self._architecture, _OPTIMIZE)
-        for name, content in files.items():
-            file = self.folder / name
-            file.parent.mkdir(parents=True, exist_ok=True)
-            file.write_bytes(content)
+        for name, content in sources.items():
+            if self._sources.get(name) != content or not any(file.exists() for file in self._files(name)):
+                self._put(name, content)
         for name in self._sources.keys() - sources.keys():
-            for suffix in (".py", ".mpy"):
-                (self.folder / name).with_suffix(suffix).unlink(missing_ok=True)
+            for file in self._files(name):
+                file.unlink(missing_ok=True)
         self._sources = sources
+
+    def _put(self, name: str, content: bytes) -> None:
+        files = {name: content}
+        if self._architecture:
+            files = deploy.compile_all(files, self._architecture, _OPTIMIZE)
+        for path, data in files.items():
+            file = self.folder / path
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_bytes(data)
+
+    def _files(self, name: str) -> tuple[Path, Path]:
+        source = self.folder / name
+        return source, source.with_suffix(".mpy")

@@ -91,7 +91,7 @@ def find(bits: int = 32) -> Interpreter:
     """Returns a MicroPython of the wanted word size, unpacking it first where that is possible.
 
     Args:
-        bits: 32 or 64. Where no 32-bit MicroPython can be had, the result is the 64-bit one on PATH: look at its `bits`.
+        bits: 32 or 64. Where no 32-bit MicroPython can be had, the result is a 64-bit one: look at its `bits`.
 
     Raises:
         BarenetError: there is none; the text says what to do.
@@ -105,7 +105,7 @@ def find(bits: int = 32) -> Interpreter:
     on_path = shutil.which("micropython")
     if on_path and (found := _inspect((on_path,), f"from PATH: {on_path}")):
         return found
-    raise BarenetError(f"no MicroPython: {reason}; or install one so that `micropython` is on PATH")
+    raise BarenetError(f"no MicroPython: {reason}; or put a `micropython` on PATH")
 
 
 def cache_folder() -> Path:
@@ -119,7 +119,7 @@ def cache_folder() -> Path:
 
 
 def _unpacked(target: _Target) -> Interpreter | None:
-    """Returns Debian's MicroPython from the cache, into which it is unpacked if need be; None when it does not run here."""
+    """Returns Debian's MicroPython from the cache, unpacking it first if need be; None when it does not run here."""
     name = f"micropython-{VERSION}-{target.architecture}"
     folder = cache_folder()
     shared = () if os.environ.get("BARENET_CACHE") else (CACHE / name,)
@@ -130,13 +130,11 @@ def _unpacked(target: _Target) -> Interpreter | None:
         folder.mkdir(parents=True, exist_ok=True)
         lock = open(folder / "micropython.lock", "w")
     except OSError as error:
-        raise BarenetError(f"cannot write to {folder} ({error.strerror}); name another folder in BARENET_CACHE") from None
+        raise BarenetError(f"cannot write to {folder} ({error.strerror}): name a folder in BARENET_CACHE") from None
     with lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not (folder / name).exists():
-            print(
-                f"barenet: unpacking MicroPython {VERSION} ({target.architecture}) into {folder}, once …", file=sys.stderr
-            )
+            print(f"barenet: unpacking {name} into {folder}, once …", file=sys.stderr)
             with tempfile.TemporaryDirectory(dir=folder, prefix="unpack-") as scratch:
                 _download(Path(scratch), target).rename(folder / name)
     return _in_root(folder / name, target)

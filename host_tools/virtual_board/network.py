@@ -103,19 +103,21 @@ def open_link(name: str, host: ipaddress.IPv4Interface | None) -> tuple[int, str
         NetworkError: neither a TAP device nor a veth pair can be had.
     """
     try:
+        if host is None:
+            socket.if_nametoindex(name)  # TUNSETIFF would make the device
         link, kind = _open_tap(name), "tap"
     except OSError as error:
         if host is None:
             raise NetworkError(
-                f"cannot attach to the TAP device {name}: {error.strerror}; "
-                f"make it first: sudo ip tuntap add dev {name} mode tap user $USER && sudo ip link set {name} up"
+                f"cannot attach to the TAP device {name} ({error.strerror}); "
+                f"make it: sudo ip tuntap add dev {name} mode tap user $USER && sudo ip link set {name} up"
             ) from None
         try:
             link, kind = _open_veth(name, "board0"), "veth"
         except OSError as veth_error:
             raise NetworkError(
-                f"no link for the board: /dev/net/tun says “{error.strerror}”, a veth pair “{veth_error.strerror}”; "
-                "load the module tun or veth (sudo modprobe tun), or run as root"
+                f"no link for the board: no TAP device ({error.strerror}), no veth pair ({veth_error.strerror}); "
+                "load a kernel module for one of them (sudo modprobe tun) or run as root"
             ) from None
     if host is not None:
         _quiet(name)
@@ -136,7 +138,7 @@ def _forbidden() -> str:
         remedy = "sudo sysctl kernel.unprivileged_userns_clone=1"
     else:
         remedy = "sudo sysctl user.max_user_namespaces=10000, or start the container with --cap-add SYS_ADMIN"
-    return f"this kernel lets you make no network namespace: run as root (sudo), or allow it: {remedy}"
+    return f"this kernel lets you make no network namespace; run as root (sudo), or allow it: {remedy}"
 
 
 def _ioctl(request: int, argument: bytes) -> bytes:
@@ -164,7 +166,7 @@ def _address(name: str, host: ipaddress.IPv4Interface) -> None:
 
 
 def _quiet(name: str) -> None:
-    """Keeps IPv6 off an interface, so that its announcements do not mix into the board's traffic."""
+    """Keeps IPv6 off an interface: its announcements would mix into the board's traffic."""
     try:
         Path(f"/proc/sys/net/ipv6/conf/{name}/disable_ipv6").write_text("1")
     except OSError:

@@ -118,7 +118,7 @@ class Supervisor:
         self._grace_ends: float | None = None
 
     def serve(self) -> int:
-        """Runs the board until a signal, its program's end or the controlling program's end; returns the exit code.
+        """Runs the board until a signal or the end of its program or controlling program; returns the exit code.
 
         Raises:
             BarenetError: the board cannot be made, or does not boot.
@@ -133,7 +133,8 @@ class Supervisor:
                 self._start_beside(command)
             if self.options.program:
                 path = self.options.program
-                self._program = _Program(path.name, path.read_bytes(), [str(path), *self.options.arguments], (0, 1, 2))
+                arguments = [str(path), *self.options.arguments]
+                self._program = _Program(path.name, path.read_bytes(), arguments, (0, 1, 2))
             if self._control is None:
                 self._boot()
             else:
@@ -163,7 +164,8 @@ class Supervisor:
         try:
             self.fs.mkdir(parents=True, exist_ok=True)
             config = json.loads(file.read_text()) if file.exists() else {"board": "virtual"}
-            config = {"mac": MAC, "network": self.options.network, **config, "driver": self.options.driver, **self.options.config}
+            config = {"mac": MAC, "network": self.options.network, **config}
+            config |= {"driver": self.options.driver, **self.options.config}
             file.write_text(json.dumps(config))
         except (OSError, ValueError, TypeError) as error:
             raise BarenetError(f"cannot use {file} ({error}): correct or delete it, or name another folder") from None
@@ -320,7 +322,8 @@ class Supervisor:
         program, booting, child = self._program, self._booting, self._child
         self._stop_child(gracefully=False)
         code = child.process.returncode
-        text = f"barenet: the board's interpreter ended ({'exit code' if code >= 0 else 'signal'} {abs(code)}), the board restarts\n"
+        cause = f"signal {-code}" if code < 0 else f"exit code {code}"
+        text = f"barenet: the board's interpreter ended ({cause})\n"
         if program and not booting:
             self._show(text.encode())
             self._program_ended(1)
@@ -373,9 +376,12 @@ class Supervisor:
                 key.data(events)
 
     def _watch(self) -> None:
-        """Registers for what can be done now: the board prints while the port keeps up, and reads while it has something to."""
-        writing = selectors.EVENT_WRITE if self._to_port else 0
-        self._selector.modify(self._port, selectors.EVENT_READ | writing, self._port_ready)
+        """Watches what can be of use now: the board prints while the port keeps up, and reads while there is input."""
+        events = selectors.EVENT_READ
+        if self._to_port or self._discarding:
+            events |= selectors.EVENT_WRITE
+        if events != self._selector.get_key(self._port).events:
+            self._selector.modify(self._port, events, self._port_ready)
         child = self._child
         if child is not None and child.console:
             self._want(child.stdout, selectors.EVENT_READ, self._child_printed, len(self._to_port) < _BACKLOG)
@@ -419,10 +425,8 @@ class Supervisor:
             self.write(output)
 
     def _child_reads(self, _events: int) -> None:
-        try:
+        with contextlib.suppress(BlockingIOError):
             del self._to_stdin[: os.write(self._child.stdin, self._to_stdin)]
-        except BlockingIOError:
-            pass
         self._watch()
 
     def _resume(self) -> None:
@@ -433,17 +437,14 @@ class Supervisor:
         self._console.feed(unread)
 
     def _flush(self) -> None:
-        try:
+        self._discarding = False
+        with contextlib.suppress(BlockingIOError):
             del self._to_port[: os.write(self._port, self._to_port)]
             self._progress_at = time.monotonic()
-            self._discarding = False
-        except BlockingIOError:
-            if self._discarding:
-                self._to_port.clear()
         self._watch()
 
     def _discard(self) -> None:
-        # Nobody reads the serial port. A UART would send into the void; the board must not stand still.
+        # Nobody reads the serial port. A UART would send into the void: the board must not stand still.
         self._discarding = True
         self._to_port.clear()
         self._watch()
@@ -451,7 +452,7 @@ class Supervisor:
     # What the console asks of the board (console.Board)
 
     def write(self, data: bytes) -> None:
-        if data:
+        if data and not self._discarding:
             if not self._to_port:
                 self._progress_at = time.monotonic()
             self._to_port += data

@@ -4,7 +4,7 @@ import os
 from array import array
 
 from barenet import fast, ticks
-from barenet.errors import EADDRINUSE, EADDRNOTAVAIL, ENOMEM
+from barenet.errors import EADDRINUSE, EADDRNOTAVAIL, EHOSTUNREACH, ENOMEM
 from barenet.fast import ACK, CLOSED, FIN, RST, SYN, TIME_WAIT
 from barenet.tcp.connection import Connection, difference
 from micropython import const
@@ -115,6 +115,7 @@ class TCP:
             "header length": 0,
             "checksum": 0,
             "not unicast": 0,
+            "source": 0,
             "no connection": 0,
             "backlog full": 0,
             "out of memory": 0,
@@ -140,8 +141,11 @@ class TCP:
         """Opens a connection (one that create() gave, else a new one): SYN leaves, the Connection is returned in SYN_SENT.
 
         address: 4 bytes; port: 1..65535.
-        Raises OSError: EADDRINUSE when the four-tuple or port exists, EHOSTUNREACH without a route, ENOMEM.
+        Raises OSError: EADDRINUSE when the four-tuple or port exists, EHOSTUNREACH without a route or for an address that is not one host's
+        (RFC 9293 section 3.9.2.3, MUST-46), ENOMEM.
         """
+        if address[0] == 0 or address[0] >= 224 or self.ip.is_broadcast(address):
+            raise OSError(EHOSTUNREACH, "not the address of one host")
         if local_port == 0:
             local_port = self.free_port(address, port)
         elif self._exists(local_port, address, port):
@@ -153,7 +157,7 @@ class TCP:
             connection.open(now, self._iss(connection, now))
             if self.observer is not None:
                 self.observer.changed("connect", connection, before)
-        except OSError:
+        except (OSError, MemoryError):
             connection._end(0)
             self.delete(connection)
             raise
@@ -191,6 +195,10 @@ class TCP:
                 connection.input(frame, start, end, flags, now)
                 return
             self._forget(connection)
+        if source[0] == 0 or frame[0] & 1 or self.ip.next_hop(source) is None:
+            # Nobody to answer to (RFC 9293 section 3.9.2.3, MUST-57 and MUST-63), or no way there.
+            self.drops["source"] += 1
+            return
         port = frame[start + 2] << 8 | frame[start + 3]
         listener = self.listeners.get(port)
         if listener is not None and listener.address != b"\0\0\0\0" and listener.address != destination:
@@ -212,16 +220,19 @@ class TCP:
         if remote[1] == 0:
             self.drops["no connection"] += 1
             return
+        seq = frame[start + 4] << 24 | frame[start + 5] << 16 | frame[start + 6] << 8 | frame[start + 7]
+        connection = None
         try:
             connection = self.create(listener.rcvbuf, listener.sndbuf)
             self._place(connection, (destination, listener.port), remote)
+            connection.listener = listener
+            listener.opening.append(connection)
+            connection.open_passive(frame, start, header_end, seq, now, self._iss(connection, now))
         except (OSError, MemoryError):
             self.drops["out of memory"] += 1
-            return
-        connection.listener = listener
-        listener.opening.append(connection)
-        seq = frame[start + 4] << 24 | frame[start + 5] << 16 | frame[start + 6] << 8 | frame[start + 7]
-        connection.open_passive(frame, start, header_end, seq, now, self._iss(connection, now))
+            if connection is not None:
+                connection._end(0)
+                self.delete(connection)
 
     def error(self, code, destination, header, now):
         """An ICMP error or a failed neighbour look-up for a segment of ours; `header` is at least its first 8 bytes."""
@@ -347,6 +358,12 @@ class TCP:
             self.tcbs[slot] = _FREE
             connection.slot = -1
 
+    def free_buffers(self, connection):
+        """Frees what TIME_WAIT has no use for: the send buffer, and the receive buffer once nobody reads it any more."""
+        self.snd[connection.slot] = None
+        if connection.tcb[fast.FLAGS] & fast.FLAG_ORPHAN:
+            self.rcv[connection.slot] = None
+
     def abort_all(self, now):
         """Resets every connection (the interface goes down, or our address changes). Listening ports stay: they serve the next address."""
         for listener in self.listeners.values():
@@ -398,7 +415,7 @@ class TCP:
 
     def _reopens(self, connection, frame, start, flags):
         """True for a SYN that may open a TIME_WAIT pair of addresses anew: its number is beyond the old ones (RFC 9293 3.10.7.4)."""
-        if flags & (SYN | ACK | RST) != SYN:
+        if flags & (SYN | ACK | RST) != SYN or connection.local[1] not in self.listeners:
             return False
         seq = frame[start + 4] << 24 | frame[start + 5] << 16 | frame[start + 6] << 8 | frame[start + 7]
         return difference(seq, connection.tcb[fast.RCV_NXT]) > 0

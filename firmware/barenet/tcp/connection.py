@@ -53,6 +53,7 @@ from micropython import const
 MSS_DEFAULT = const(536)  # when the peer names none (RFC 9293 3.7.1)
 MSS_OURS = const(1460)  # MTU 1500 - 40
 RTO_INITIAL = const(1000)  # ms, RFC 6298 section 2.1
+RTO_AFTER_SYN_LOSS = const(3000)  # ms, RFC 6298 section 5.7
 SYN_TRIES = const(6)
 DATA_TRIES = const(10)  # 200 ms doubled ten times is beyond RFC 1122's R2 of 100 s
 TIME_WAIT_MS = const(60_000)  # 2 MSL with the 30 s of common practice
@@ -212,6 +213,8 @@ class Connection:
         self.shutdown(now)
         if tcb[STATE] == FIN_WAIT_2:
             self._wait(now, FIN_WAIT_2_MS)
+        elif tcb[STATE] == TIME_WAIT:
+            self.tcp.free_buffers(self)
         elif tcb[STATE] == CLOSED:
             self.tcp.delete(self)
 
@@ -220,7 +223,9 @@ class Connection:
         state = self.tcb[STATE]
         if state in (SYN_RECEIVED, ESTABLISHED, FIN_WAIT_1, FIN_WAIT_2, CLOSE_WAIT):
             try:
-                self._control(RST | ACK, self.tcb[SND_NXT], now)
+                # Where the peer must be unless something was lost; then it asks back (RFC 5961). A byte sent as a probe is not taken yet.
+                seq = self.tcb[SND_NXT if self.tcb[FLAGS] & FLAG_PERSIST else SND_MAX]
+                self._control(RST | ACK, seq, now)
             except OSError:
                 pass  # the route is gone: the peer will find out by itself
         self._end(ECONNABORTED if not self.tcb[FLAGS] & FLAG_ORPHAN else 0, "abort")
@@ -311,18 +316,16 @@ class Connection:
             if self.listener is not None and not self.listener.ready(self):
                 self.abort(now)
                 return
-            if tcb[FLAGS] & FLAG_FIN:
-                tcb[FLAGS] |= FLAG_OUTPUT
-                self._move("close")
         words = self.tcp.words
         words[fast.C_SEGMENT] = start
         words[fast.C_SEGMENT_END] = end
         found = fast.arrive(words, self.tcp.objects, self.slot, frame, now)
-        again = flags & FIN and tcb[STATE] == TIME_WAIT
-        self.settle(now)
         if tcb[FLAGS] & FLAG_ORPHAN and found & ARRIVED_DATA:
             self.abort(now)
-        elif again:
+            return
+        again = flags & FIN and tcb[STATE] == TIME_WAIT
+        self.settle(now)
+        if again:
             self._wait(now, TIME_WAIT_MS)  # our last ACK was lost: the wait starts again
 
     def settle(self, now):
@@ -406,11 +409,12 @@ class Connection:
         if tcb[SND_NXT] == tcb[ISS]:
             tcb[fast.RTT_AT] = now
         flags = SYN if tcb[STATE] == SYN_SENT else SYN | ACK
-        self._control(flags, tcb[ISS], now, bytes((2, 4, MSS_OURS >> 8, MSS_OURS & 0xFF)))
+        # The timer first: it must run even when the heap is full and the segment cannot be made.
         tcb[SND_NXT] = tcb[SND_MAX] = (tcb[ISS] + 1) & 0xFFFFFFFF
         tcb[FLAGS] |= FLAG_RTX
         tcb[RTX_AT] = ticks.add(now, tcb[RTO])
         self.tcp.wake_at(tcb[RTX_AT])
+        self._control(flags, tcb[ISS], now, bytes((2, 4, MSS_OURS >> 8, MSS_OURS & 0xFF)))
 
     def _established(self, frame, start, seq, ack, now, event):
         tcb = self.tcb
@@ -429,6 +433,7 @@ class Connection:
             tcb[RTO] = min(max(rtt * 3, fast.RTO_MIN), fast.RTO_MAX)
         else:
             tcb[fast.CWND] = mss
+            tcb[RTO] = RTO_AFTER_SYN_LOSS
         tcb[RETRIES] = 0
         tcb[FLAGS] &= ~FLAG_RTX
         mac = self.tcp.ip.neighbour_mac(self.remote[0], now)
@@ -436,10 +441,14 @@ class Connection:
         self._move(event)
         if event == "SYN+ACK":
             tcb[FLAGS] |= FLAG_ACK_NOW
+        if tcb[FLAGS] & FLAG_FIN:
+            tcb[FLAGS] |= FLAG_OUTPUT
+            self._move("close")
         self.keep(now)
 
     def _retransmit(self, now):
         tcb = self.tcb
+        self._refresh_mac(now)
         tcb[FLAGS] &= ~(FLAG_RTX | FLAG_TIMING)
         tcb[RETRIES] += 1
         tcb[RTO] = min(tcb[RTO] << 1, fast.RTO_MAX)
@@ -459,17 +468,22 @@ class Connection:
             tcb[fast.SSTHRESH] = max(flight >> 1, 2 * mss)  # RFC 5681 section 3.1, equation 4
         tcb[fast.CWND] = mss
         tcb[FLAGS] |= FLAG_OUTPUT
-        self._refresh_mac(now)
 
     def _probe_window(self, now):
         tcb = self.tcb
-        if ticks.diff(now, tcb[fast.LAST_ARRIVAL]) > 120_000 and tcb[RETRIES] > 4:
+        if tcb[fast.SND_LEN] == 0:
+            # The peer took the last byte from a probe. A FIN behind it may be in flight, and has had no timer.
+            fast.rewind(tcb)
+            tcb[FLAGS] = tcb[FLAGS] & ~FLAG_PERSIST | FLAG_OUTPUT
+            return
+        self._refresh_mac(now)
+        if ticks.diff(now, tcb[fast.LAST_ARRIVAL]) > 120_000 and tcb[RETRIES] > DATA_TRIES:
             self._end(ETIMEDOUT)
             return
         tcb[RETRIES] += 1
         tcb[RTX_AT] = ticks.add(now, min(tcb[RTO] << min(tcb[RETRIES], 10), fast.RTO_MAX))
+        self.tcp.wake_at(tcb[RTX_AT])
         tcb[FLAGS] |= FLAG_PROBE | FLAG_OUTPUT
-        self._refresh_mac(now)
 
     def _waited(self, now):
         tcb = self.tcb
@@ -478,24 +492,30 @@ class Connection:
         if state == TIME_WAIT:
             self._move("timeout")
             self._end(0, None)
-        elif state == FIN_WAIT_2:
+        elif state == FIN_WAIT_2 and tcb[FLAGS] & FLAG_ORPHAN:
             self._end(ETIMEDOUT)
-        elif self.keepalive and state in (ESTABLISHED, CLOSE_WAIT):
+        elif self.keepalive and ESTABLISHED <= state <= CLOSE_WAIT:
             silent = ticks.diff(now, tcb[fast.LAST_ARRIVAL])
             if silent < self.keepalive:
                 self._wait(now, self.keepalive - silent)
-            elif silent > self.keepalive + self.keep_interval * self.keep_count:
+            elif tcb[fast.SND_LEN] or tcb[SND_UNA] != tcb[SND_MAX]:
+                self._wait(now, self.keep_interval)  # what is in flight finds out (RFC 9293 section 3.8.4, MUST-26)
+            elif silent >= self.keepalive + self.keep_interval * self.keep_count:
                 self.abort(now)
                 self.error = ETIMEDOUT
             else:
                 # One byte before the window: the peer must answer with an ACK (RFC 9293 section 3.8.4).
-                self._control(ACK, (tcb[SND_UNA] - 1) & 0xFFFFFFFF, now)
                 self._wait(now, self.keep_interval)
+                self._control(ACK, (tcb[SND_UNA] - 1) & 0xFFFFFFFF, now)
 
     def _refresh_mac(self, now):
-        mac = self.tcp.ip.neighbour_mac(self.remote[0], now)
+        ip = self.tcp.ip
+        mac = ip.neighbour_mac(self.remote[0], now)
+        hop = ip.next_hop(self.remote[0])
         if mac is not None:
             self.use_mac(mac)
+        elif hop is not None:
+            ip.arp.ask(hop, now)  # its answer reaches us through arp.changed
 
     def _control(self, flags, seq, now, options=b""):
         """Sends a segment without text outside of output()'s order."""
@@ -509,6 +529,7 @@ class Connection:
         tcb = self.tcb
         tcb[FLAGS] &= ~(FLAG_RTX | FLAG_PERSIST)
         self._wait(now, TIME_WAIT_MS)
+        self.tcp.free_buffers(self)
         self.tcp.time_wait(self)
 
     def _wait(self, now, ms):

@@ -97,8 +97,8 @@ class Chip:
             ANA_CONFIG: 0x0003FF00 | 1 << 14,
             EFUSE + 0x0C: 0x8000 if self.wiring.revision else 0,
         }
-        for gpio, offset in IO_MUX_OFFSETS.items():
-            self._words[IO_MUX + offset] = 0x2800 | (0x0A00 if gpio < 34 else 0x0200) & 0x0200
+        for offset in IO_MUX_OFFSETS.values():
+            self._words[IO_MUX + offset] = 0x2A00
         for gpio in range(40):
             self._words[GPIO + 0x530 + 4 * gpio] = 256
         for signal in range(256):
@@ -108,6 +108,7 @@ class Chip:
         self._analog_answer = 0
         self._analog_busy_until = 0.0
         self._calibrated = False
+        self._calibration: tuple[int, ...] = ()
         self.emac = EMAC(self)
         self._sense(True)
 
@@ -325,6 +326,7 @@ class Chip:
         now = self.clock()
         up = now - self._started >= self.wiring.startup_ms / 1000
         self.phy.supply(now, self._on("power") and up, self._on("reset"), self.clock_ok(self.phy_clock()))
+        self.phy.advance(now)
         if first:
             return
         if self.wiring.clock == "gpio0_in" and (self.function(0) == 1 or self.level(0) is not None):
@@ -332,15 +334,11 @@ class Chip:
         for gpio in RMII_IN:
             if self.output_signal(gpio) >= 0:
                 self.breach("contention", f"IO_MUX_GPIO{gpio}", self.pad(gpio), f"the chip drives {PIN_NAMES[gpio]} against the PHY")
-        if self.apll() and self.wiring.wifi and self.emac.internal_clock:
-            self.breach("apll-with-wifi", "EX_CLK_CTRL", 0x3A, "Wi-Fi disturbs the APLL (erratum CLK-3.22)")
 
     def advance(self) -> float:
         """Moves the PHY on to now; returns now."""
-        now = self.clock()
         self._sense()
-        self.phy.advance(now)
-        return now
+        return self.clock()
 
     # Management frames.
 
@@ -416,8 +414,7 @@ class Chip:
         self._analog_answer = block | register << 8 | answer << 16
 
     def _calibrate(self, data: int) -> None:
-        steps = getattr(self, "_calibration", ())
-        self._calibration = (*steps[-2:], data)
+        self._calibration = (*self._calibration[-2:], data)
         if self._calibration == (0x0F, 0x3F, 0x1F):
             control = self._words[RTC + 0x30]
             powered = control >> 24 & 1 and not control >> 23 & 1
@@ -425,6 +422,8 @@ class Chip:
             multiplied = self.wiring.crystal * (4 + (r[7] & 0x3F) + r[8] / 256 + r[9] / 65536)
             if powered and 350 <= multiplied <= 500 and r[5] & 0x40:
                 self._calibrated = True
+                if self.wiring.wifi:
+                    self.breach("apll-with-wifi", "APLL", data, "Wi-Fi disturbs the APLL (erratum CLK-3.22)")
             elif powered:
                 self.breach("apll-range", "APLL", data, f"{multiplied:.1f} MHz inside, it must be 350 to 500")
         else:

@@ -67,7 +67,6 @@ class PHY:
         self.link = False
         self._latched_down = True
         self._link_at = None
-        self._heard = None
         mode = self._mode
         if self.wiring.phy == "LAN8720" and mode != 7:
             r[0] = {0: 0x0000, 1: 0x0100, 2: 0x2000, 3: 0x2100, 6: 0x0800}.get(mode, 0x1000)

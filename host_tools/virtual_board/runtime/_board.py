@@ -3,11 +3,14 @@
 The REPL itself (editing, raw mode, flow control) runs in the supervisor on the PC, so the heap here belongs to the
 board's programs. The two talk over a packet socket, one letter a message:
 
-    to the PC     B  a program starts, Ctrl-C reaches it          D  it ended (then "0" well, "1" with the exception that
-                  E  exception in boot.py or main.py, wait for A     lies in the report file, "2" by SystemExit and its code)
-                  U  boot.py and main.py have run, addresses      R  machine.reset()
-    to the board  X  run the source file     S  run it as one interactive statement    C  complete the name in it
-                  A  go on                   Q  end
+    to the PC     B  a program starts, Ctrl-C reaches it
+                  D  it ended: then "0" well, "1" with the exception in the report file, "2" and code by SystemExit
+                  E  boot.py or main.py ended with the exception in the report file; waits for A
+                  U  both have run; then the addresses, JSON
+                  C  names, a JSON list
+                  R  machine.reset()
+    to the board  X  run the source file            S  run it as one interactive statement
+                  C  names in the object it names   A  go on   Q  end
 """
 
 import builtins
@@ -144,7 +147,7 @@ def _unlock_heap():
 
 
 def _run(run, name, globals):
-    """Runs `run(name, globals)` so that Ctrl-C reaches it and nothing else; returns the exception that ended it, or None."""
+    """Runs `run(name, globals)` so that Ctrl-C reaches it alone; returns the exception that ended it, or None."""
     error = None
     try:
         micropython.kbd_intr(3)
@@ -223,7 +226,7 @@ def _is_file(path):
 
 
 def _boot_file(name, globals):
-    """Runs boot.py or main.py, the board's own or else the firmware's; returns False when it failed. SystemExit is a soft reset."""
+    """Runs boot.py or main.py, the board's own or else the firmware's; returns False when it failed."""
     path = name if _is_file(name) else "/.firmware/" + name
     if not _is_file(path):
         return True
@@ -266,8 +269,7 @@ def _report_addresses():
 
 
 def _mount_files(config):
-    # Absolute paths mean the board's folder, as they do on a board. The firmware's folder is read-only: `rm -r :/` is
-    # something people type.
+    # Absolute paths mean the board's folder, as they do on a board.
     os.mount(os.VfsPosix(config["firmware"]), "/.firmware", readonly=True)
     os.umount("/")
     os.mount(os.VfsPosix(config["fs"]), "/")

@@ -16,16 +16,21 @@ from umachine import *
 
 _SIGINT = const(2)
 _SIGALRM = const(14)
+_SIG_BLOCK = const(0)
+_SIG_UNBLOCK = const(1)
 _RETRY_MS = const(10)
 
 _libc = ffi.open("libc.so.6")
 _setitimer = _libc.func("i", "setitimer", "ipp")
+_sigprocmask = _libc.func("i", "sigprocmask", "ipp")
 _raise = _libc.func("i", "raise", "i")
 _exit = _libc.func("v", "_exit", "i")
 _write = _libc.func("i", "write", "ipi")
 
 _active = []
 _interval = array("l", [0, _RETRY_MS * 1000, 0, 0])
+_sigint = bytearray(128)  # a sigset_t
+_sigint[0] = 1 << _SIGINT - 1
 _asked = 0
 _interrupted = False
 
@@ -115,46 +120,54 @@ def _tick(signal):
         _asked = 0
 
 
+# SIGINT waits meanwhile. MicroPython raises KeyboardInterrupt in whatever bytecode runs next; in a callback it would end
+# there, and Ctrl-C would be lost to the program.
 def _run(_):
-    """Calls what is due, without allocating. Ctrl-C is for the program, so it is raised again behind the callback."""
     global _asked, _interrupted
     try:
+        _sigprocmask(_SIG_BLOCK, _sigint, None)
         _asked = 0
-        now = time.ticks_ms()
-        i = 0
-        while i < len(_active):
-            timer = _active[i]
-            late = time.ticks_diff(now, timer._due)
-            if late < 0:
-                i += 1
-                continue
-            if timer._period:
-                skip = late - late % timer._period
-                timer._due = time.ticks_add(timer._due, skip + timer._period)
-                i += 1
-            else:
-                del _active[i]
-            try:
-                if timer._callback is not None:
-                    timer._callback(timer)
-            except Exception as e:
-                sys.print_exception(e)
-        _arm()
+        _call_due()
     except KeyboardInterrupt:
         _interrupted = True
-        _arm()
+    _arm()
     if _interrupted:
         _interrupted = False
         _raise(_SIGINT)
+    _sigprocmask(_SIG_UNBLOCK, _sigint, None)
+
+
+def _call_due():
+    """Calls what is due, without allocating."""
+    now = time.ticks_ms()
+    i = 0
+    while i < len(_active):
+        timer = _active[i]
+        late = time.ticks_diff(now, timer._due)
+        if late < 0:
+            i += 1
+            continue
+        if timer._period:
+            timer._due = time.ticks_add(timer._due, late - late % timer._period + timer._period)
+            i += 1
+        else:
+            del _active[i]
+        try:
+            if timer._callback is not None:
+                timer._callback(timer)
+        except KeyboardInterrupt:
+            raise
+        except BaseException as e:
+            sys.print_exception(e)
 
 
 def _handle_alarm():
     handler = ffi.callback("v", _tick, "i", lock=True)
     # struct sigaction: handler, mask of 1024 signals, flags, restorer. Signals of the mask wait while the handler runs.
     word = struct.calcsize("L")
-    action = bytearray(word + 128 + 8 + word)
+    action = bytearray(word + len(_sigint) + 8 + word)
     struct.pack_into("L", action, 0, handler.cfun())
-    action[word] = 1 << _SIGINT - 1
+    action[word : word + len(_sigint)] = _sigint
     _libc.func("i", "sigaction", "ipp")(_SIGALRM, action, None)
     return handler
 

@@ -12,6 +12,11 @@ from micropython import const
 
 _PR_SET_PTRACER = const(0x59616D61)
 
+_EIO = const(5)
+_MSG_NOSIGNAL = const(0x4000)
+_PATIENCE = const(2000)  # reads of 5 ms each: 10 s
+_DEPTH = const(4)
+
 _libc = ffi.open("libc.so.6")
 _send = _libc.func("i", "send", "ipii")
 _recv = _libc.func("i", "recv", "ipii")
@@ -19,10 +24,12 @@ _bus = int(os.getenv("BARENET_CHIP_FD"))
 
 
 class _Registers:
-    """machine.mem32, indexed by address."""
+    """machine.mem32, indexed by address. Allocates nothing for values below 2**30, as on the board."""
 
     def __init__(self):
-        self._request = array("I", [0, 0, 0])
+        # A set for each depth of interruption: request, answer.
+        self._buffers = [(array("I", [0, 0, 0]), array("I", [0, 0])) for _ in range(_DEPTH)]
+        self._depth = 0
         self._answers = array("I", [0] * 256)
         self._arrived = bytearray(256)
         self._number = 0
@@ -30,27 +37,49 @@ class _Registers:
     def __getitem__(self, address):
         if address & 3:
             raise ValueError("address %08x is not aligned to 4 bytes" % address)
-        number = self._number = self._number + 1 & 255
-        self._arrived[number] = 0
-        request = array("I", (82 | number << 8, address))  # R
-        while _send(_bus, request, 8, 0) < 0:
-            pass
-        answer = array("I", (0, 0))
-        while not self._arrived[number]:
-            if _recv(_bus, answer, 8, 0) == 8:
-                self._answers[answer[0] & 255] = answer[1]
-                self._arrived[answer[0] & 255] = 1
-        return self._answers[number]
+        depth = self._depth
+        self._depth = depth + 1
+        try:
+            request, answer = self._buffers[depth % _DEPTH]
+            number = self._number = self._number + 1 & 255
+            self._arrived[number] = 0
+            request[0] = 82 | number << 8  # R
+            request[1] = address
+            _post(request, 8)
+            patience = _PATIENCE
+            while not self._arrived[number]:
+                n = _recv(_bus, answer, 8, 0)
+                if n == 8:
+                    self._answers[answer[0] & 255] = answer[1]
+                    self._arrived[answer[0] & 255] = 1
+                else:
+                    patience -= 1
+                    if n == 0 or not patience:
+                        raise OSError(_EIO, "the model of the chip has ended or does not answer")
+            return self._answers[number]
+        finally:
+            self._depth = depth
 
     def __setitem__(self, address, value):
         if address & 3:
             raise ValueError("address %08x is not aligned to 4 bytes" % address)
-        request = self._request
-        request[0] = 87  # W
-        request[1] = address
-        request[2] = value & 0xFFFFFFFF
-        while _send(_bus, request, 12, 0) < 0:
-            pass
+        depth = self._depth
+        self._depth = depth + 1
+        try:
+            request = self._buffers[depth % _DEPTH][0]
+            request[0] = 87  # W
+            request[1] = address
+            request[2] = value & 0xFFFFFFFF
+            _post(request, 12)
+        finally:
+            self._depth = depth
+
+
+def _post(request, size):
+    for _ in range(_PATIENCE):
+        if _send(_bus, request, size, _MSG_NOSIGNAL) > 0:
+            return
+    raise OSError(_EIO, "the model of the chip has ended")
 
 
 mem32 = _Registers()
@@ -120,11 +149,12 @@ def _join():
     _libc.func("i", "prctl", "iIIII")(_PR_SET_PTRACER, 0xFFFFFFFF, 0, 0, 0)
     nonce = int.from_bytes(os.urandom(3), "little") | 0x1000000
     hello = array("I", [72, nonce, _libc.func("i", "getpid", "")()])  # H
-    while _send(_bus, hello, 12, 0) < 0:
-        pass
+    _post(hello, 12)
     answer = array("I", [0, 0])
-    while _recv(_bus, answer, 8, 0) != 8 or answer[0] != nonce:
-        pass
+    for _ in range(_PATIENCE):
+        if _recv(_bus, answer, 8, 0) == 8 and answer[0] == nonce:
+            return
+    raise OSError(_EIO, "the model of the chip does not answer")
 
 
 _join()
