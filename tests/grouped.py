@@ -37,9 +37,10 @@ else:
     from pathlib import Path
 
     import pytest
-    from device import ROOT, TEST_HEAP, interpreter
+    from device import ROOT, interpreter
 
-    TIMEOUT = 60  # s, for all tests of one file
+    HEAP = "2m"  # for all tests of a file, with what they leave to be collected
+    TIMEOUT = 60  # s, for all of them
 
     @functools.cache
     def _command(bits: int) -> list[str]:
@@ -50,14 +51,14 @@ else:
         return list(find(bits=bits).command)
 
     @functools.cache
-    def _outcomes(file: Path, bits: int, heap: str) -> dict[str, tuple[bool, str]]:
+    def _outcomes(file: Path, bits: int) -> dict[str, tuple[bool, str]]:
         """Run the tests of a file; return {name: (passed, what it printed)}, and under "" what came after the last one."""
         # The stack is imported first: from within a test's import it would be nested deeper than MicroPython's C stack allows.
         program = f"import barenet.stack; import grouped; grouped.run('{file.stem}')"
         folders = [file.parent, ROOT / "tests", ROOT / "firmware", ".frozen"]
         try:
             done = subprocess.run(
-                _command(bits) + ["-X", f"heapsize={heap}", "-c", program],
+                _command(bits) + ["-X", f"heapsize={HEAP}", "-c", program],
                 env=dict(os.environ, MICROPYPATH=":".join(map(str, folders))),
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
@@ -79,18 +80,18 @@ else:
         outcomes[""] = (False, "\n".join(said + [end]))
         return outcomes
 
-    def _check(test, bits: int, heap: str) -> None:
-        outcomes = _outcomes(Path(test.__code__.co_filename), bits, heap)
+    def _check(test, bits: int) -> None:
+        outcomes = _outcomes(Path(test.__code__.co_filename), bits)
         passed, said = outcomes.get(test.__name__) or outcomes[""]
         if not passed:
             pytest.fail(f"on the {bits}-bit device:\n{said}", pytrace=False)
 
-    def grouped(test, heap: str = TEST_HEAP):
+    def grouped(test):
         """Make pytest execute `test`, a function without arguments, in MicroPython, together with the others of its file."""
 
         @functools.wraps(test)
         def in_micropython():
-            _check(test, 32, heap)
+            _check(test, 32)
 
         return in_micropython
 
@@ -100,7 +101,7 @@ else:
         def decorate(test):
             @pytest.mark.parametrize("bits", bits)
             def in_micropython(bits):
-                _check(test, bits, TEST_HEAP)
+                _check(test, bits)
 
             in_micropython.__name__ = test.__name__
             in_micropython.__doc__ = test.__doc__

@@ -1,7 +1,8 @@
 """The errno numbers of this firmware, by name.
 
-MicroPython on the ESP32 uses newlib's numbers (ETIMEDOUT is 116), on Linux it uses Linux's (110), and its `errno` module names only some of them.
-Programs compare with `errno`, so every number we raise comes from there, or from here when `errno` does not name it.
+MicroPython on the ESP32 uses newlib's numbers (ETIMEDOUT is 116), on Linux it uses Linux's (110), and its `errno`
+module names only some of them. Programs compare with `errno`, so every number we raise comes from there, or from here
+when `errno` does not name it.
 """
 
 from errno import (  # noqa: F401 - named for others to import
@@ -29,7 +30,6 @@ EPROTO = 71
 if ETIMEDOUT == 116:
     EAFNOSUPPORT = 106
     ENOPROTOOPT = 109
-    ENETUNREACH = 114
     ENETDOWN = 115
     EDESTADDRREQ = 121
     EMSGSIZE = 122
@@ -44,5 +44,4 @@ else:
     EAFNOSUPPORT = 97
     EADDRNOTAVAIL = 99
     ENETDOWN = 100
-    ENETUNREACH = 101
     EISCONN = 106

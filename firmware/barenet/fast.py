@@ -411,8 +411,6 @@ def arrive(words, objects, slot: int, frame, now: int) -> int:
         gap = ahead & _MASK30
         if gap > 0 and gap >= window:
             found = ARRIVED_REFUSED
-        elif n and window == 0:
-            found = ARRIVED_REFUSED
     elif quarter == 3:
         skip = 0 - ahead & _MASK30
         if skip == 0 or skip >= n + (f[13] & FIN):  # 0: it is 2**30 behind
@@ -420,7 +418,7 @@ def arrive(words, objects, slot: int, frame, now: int) -> int:
     else:
         found = ARRIVED_REFUSED
     if found:
-        # A window probe's or an old segment's acknowledgement is still news when it is in range (Linux and lwIP take it, too).
+        # An old segment's acknowledgement is still news when it is in range (Linux and lwIP take it, too).
         if quarter == 1 or quarter == 2 or gap:
             c[C_DROP_OUT_OF_WINDOW] += 1
             t[FLAGS] |= FLAG_ACK_NOW
@@ -761,6 +759,8 @@ def rewind(tcb) -> int:
 @micropython.viper
 def read(objects, slot: int, buffer, at: int, n: int, keep: int) -> int:
     """Copies at most n bytes from the receive buffer to buffer[at:]; with `keep` they also stay. Returns how many."""
+    if slot < 0:
+        return 0
     t = ptr32(objects[O_TCBS][slot])
     if n > t[RCV_LEN]:
         n = t[RCV_LEN]

@@ -58,7 +58,7 @@ class IP:
         self.address = address
         self.netmask = netmask
         self.gateway = gateway
-        if address == ANY:
+        if address == ANY or netmask[3] >= 254:  # a network of two addresses has no broadcast address (RFC 3021), one of one has none either
             self.broadcast = LIMITED_BROADCAST
         else:
             self.broadcast = bytes(address[i] | ~netmask[i] & 0xFF for i in range(4))

@@ -1,11 +1,13 @@
 """The Socket library: MicroPython's `socket` module on top of this stack.
 
-It has the surface and the behaviour of the module on an ESP32 with stock MicroPython, and what CPython adds where programmers expect it
-(shutdown, getsockname, getpeername, getsockopt, recv_into, SO_LINGER, keep-alive …). Where the two contradict each other MicroPython wins.
+It has the surface and the behaviour of the module on an ESP32 with stock MicroPython, and what CPython adds where
+programmers expect it (shutdown, getsockname, getpeername, getsockopt, recv_into, SO_LINGER, keep-alive …). Where the
+two contradict each other MicroPython wins.
 
-What waits, waits by running the stack: it polls until its condition is true, its timeout has passed or Ctrl-C comes. A timeout counts from the
-last byte that moved. What does not wait says so as the stock module does: the stream methods (read, readinto, readline, write) return None,
-the others raise OSError(EAGAIN). After a timeout all raise OSError(ETIMEDOUT). Reading and writing into buffers allocates nothing.
+What waits, waits by running the stack: it polls until its condition is true, its timeout has passed or Ctrl-C comes. A
+timeout counts from the last byte that moved. What does not wait says so as the stock module does: the stream methods
+(read, readinto, readline, write) return None, the others raise OSError(EAGAIN). After a timeout all raise
+OSError(ETIMEDOUT). Reading and writing into buffers allocates nothing.
 """
 
 import io
@@ -32,7 +34,17 @@ from barenet.errors import (
     EPROTONOSUPPORT,
     ETIMEDOUT,
 )
-from barenet.fast import CLOSE_WAIT, CLOSED, CLOSING, ESTABLISHED, FIN_WAIT_2, LAST_ACK, SYN_RECEIVED, SYN_SENT, TIME_WAIT
+from barenet.fast import (
+    CLOSE_WAIT,
+    CLOSED,
+    CLOSING,
+    ESTABLISHED,
+    FIN_WAIT_2,
+    LAST_ACK,
+    SYN_RECEIVED,
+    SYN_SENT,
+    TIME_WAIT,
+)
 from barenet.ip import ANY
 from barenet.lan import text
 from barenet.resolver import parse_address
@@ -40,7 +52,6 @@ from barenet.stack import current
 from barenet.tcp import BUFFER
 from barenet.tcp.connection import KEEP_COUNT
 from barenet.tcp.states import NAMES
-from barenet.udp import Endpoint
 from micropython import const
 
 # The numbers are lwIP's, which stock firmware shows.
@@ -92,6 +103,7 @@ _LONGEST = const(0x1FFFFFFF)  # ms, what ticks can compare
 _RESOLVE = const(30_000)  # ms; the resolver's own tries end well before that
 _RING_FULL = const(5_000)  # ms that a datagram waits for a free transmit descriptor when the socket has no timeout
 _LINE = const(128)
+_PROTOCOLS = {SOCK_STREAM: IPPROTO_TCP, SOCK_DGRAM: IPPROTO_UDP}
 _BUFFERS = (bytes, bytearray, memoryview)
 
 # Options that are kept until there is a connection to set them on: level << 16 | option → default.
@@ -109,8 +121,7 @@ _OPTIONS = {
     IPPROTO_TCP << 16 | TCP_KEEPCNT: KEEP_COUNT,
 }
 
-_descriptors = []  # by number, whether it is in use; not the sockets, so that a forgotten one can be garbage
-_members = []  # sockets that have joined a multicast group
+_open = []  # by descriptor, the socket; None where it is free
 _watched = []  # sockets with a callback for readability
 
 
@@ -166,7 +177,8 @@ def _data(data):
 
 
 def _room(buffer, n):
-    # Returns how many bytes may go into `buffer`: the fast path checks nothing, so a read-only one must raise its TypeError here.
+    # Returns how many bytes may go into `buffer`: the fast path checks nothing, so a read-only one must raise its
+    # TypeError here.
     size = len(buffer)
     if size:
         buffer[0] = buffer[0]
@@ -253,7 +265,7 @@ def getaddrinfo(host, port, af=0, type=0, proto=0, flags=0):
     except ValueError:
         raise OSError(EINVAL, "a port is a number: names of services are not known")
     type = type or SOCK_STREAM
-    proto = proto or {SOCK_STREAM: IPPROTO_TCP, SOCK_DGRAM: IPPROTO_UDP}.get(type, 0)
+    proto = proto or _PROTOCOLS.get(type, 0)
     return [(AF_INET, type, proto, "", (text(a), port)) for a in _addresses(current(), host or "")]
 
 
@@ -280,7 +292,8 @@ def _only_inet(af):
 
 
 def _notify():
-    # Runs after each poll. A callback that has not run yet is not scheduled again; one that leaves data unread is called again.
+    # Runs after each poll. A callback that has not run yet is not scheduled again; one that leaves data unread is
+    # called again.
     for s in _watched:
         if not s._called and s._events() & _RD:
             try:
@@ -313,7 +326,7 @@ class socket(io.IOBase):
         if not (isinstance(af, int) and isinstance(type, int) and isinstance(proto, int)):
             raise TypeError("socket(af, type, proto) takes ints")
         _only_inet(af)
-        if (type, proto) not in ((SOCK_STREAM, 0), (SOCK_STREAM, IPPROTO_TCP), (SOCK_DGRAM, 0), (SOCK_DGRAM, IPPROTO_UDP)):
+        if type not in _PROTOCOLS or proto not in (0, _PROTOCOLS[type]):
             raise OSError(EPROTONOSUPPORT, "there are SOCK_STREAM (TCP) and SOCK_DGRAM (UDP) sockets only")
         self._stack = current()
         self._options = {}
@@ -331,12 +344,12 @@ class socket(io.IOBase):
         self._groups = []
         self._callback = None
         self._called = False
-        if False in _descriptors:
-            self._descriptor = _descriptors.index(False)
-            _descriptors[self._descriptor] = True
+        if None in _open:
+            self._descriptor = _open.index(None)
+            _open[self._descriptor] = self
         else:
-            self._descriptor = len(_descriptors)
-            _descriptors.append(True)
+            self._descriptor = len(_open)
+            _open.append(self)
 
     def __enter__(self):
         return self
@@ -372,9 +385,10 @@ class socket(io.IOBase):
             stack.leave()
 
     def listen(self, backlog=_BACKLOG):
-        """Opens the port for others. backlog: connections that may wait for accept(), at least 1; each holds its buffers.
+        """Opens the port for others; without bind() it is a free one.
 
-        Without bind() a free port is taken. Raises OSError: EADDRINUSE, EISCONN, EOPNOTSUPP for UDP.
+        backlog: connections that may wait for accept(), at least 1; each holds its buffers. Raises OSError: EADDRINUSE,
+        EISCONN, EOPNOTSUPP for UDP.
         """
         self._check()
         if self._endpoint is not None:
@@ -423,9 +437,9 @@ class socket(io.IOBase):
     def connect(self, address):
         """Connects to (host, port); a host name is resolved first, which waits even on a non-blocking socket.
 
-        TCP: returns when the handshake is done. Raises OSError: EINPROGRESS at once on a non-blocking socket (poll for writability, then
-        look at SO_ERROR), EALREADY while that goes on, EISCONN, ECONNREFUSED, EHOSTUNREACH, ETIMEDOUT (after a timeout the attempt goes on
-        until the socket is closed), EADDRINUSE. UDP: fixes the peer.
+        TCP: returns when the handshake is done. Raises OSError: EINPROGRESS at once on a non-blocking socket (poll for
+        writability, then look at SO_ERROR), EALREADY while that goes on, EISCONN, ECONNREFUSED, EHOSTUNREACH, ETIMEDOUT
+        (after a timeout the attempt goes on until the socket is closed), EADDRINUSE. UDP: fixes the peer.
         """
         self._check()
         stack = self._stack
@@ -462,9 +476,10 @@ class socket(io.IOBase):
         self._raise_error(connection)
 
     def shutdown(self, how):
-        """Ends one direction (SHUT_RD: reads give what has arrived, then the end; SHUT_WR: the peer sees our end) or both (SHUT_RDWR).
+        """Ends one direction or, with SHUT_RDWR, both.
 
-        Raises OSError(ENOTCONN) without a connection.
+        SHUT_RD: reads give what has arrived, then the end. SHUT_WR: the peer sees our end. Raises OSError(ENOTCONN)
+        without a connection.
         """
         if how not in (SHUT_RD, SHUT_WR, SHUT_RDWR):
             raise OSError(EINVAL, "shutdown() takes SHUT_RD, SHUT_WR or SHUT_RDWR")
@@ -489,20 +504,22 @@ class socket(io.IOBase):
     def close(self):
         """Frees the socket. Closing twice is fine.
 
-        TCP: what was written is still sent, after that FIN; the socket does not wait for it unless SO_LINGER gives it seconds. RST instead when
-        received data was not read, or when SO_LINGER is on with 0 seconds.
+        TCP: what was written is still sent, after that FIN; the socket does not wait for it unless SO_LINGER gives it
+        seconds. RST instead when received data was not read, or when SO_LINGER is on with 0 seconds.
         """
         if self._descriptor < 0:
             return
         connection = self._connection
         linger = self._option(SO_LINGER)
         try:
-            if connection is not None and connection.remote is not None and linger > 0 and self._send_ms != 0 and not connection.readable():
+            if linger > 0 and self._send_ms != 0:
                 self._linger(connection, linger * 1000)
         finally:
             self._free(connection, linger)
 
     def _linger(self, connection, ms):
+        if connection is None or connection.remote is None or connection.readable():
+            return  # there is nothing to wait for
         stack = self._stack
         stack.enter()
         try:
@@ -515,7 +532,7 @@ class socket(io.IOBase):
         stack = self._stack
         stack.enter()
         try:
-            _descriptors[self._descriptor] = False
+            _open[self._descriptor] = None
             self._descriptor = -1
             self._watch(None)
             if connection is not None:
@@ -658,10 +675,11 @@ class socket(io.IOBase):
     # Sending.
 
     def send(self, data, flags=0):
-        """Hands over what the send buffer takes, at least one byte, and returns how many bytes. UDP: one datagram to the peer.
+        """Hands over what the send buffer takes, at least one byte, and returns how many bytes.
 
-        flags: MSG_DONTWAIT. Raises OSError: EAGAIN, ETIMEDOUT, ENOTCONN, EPIPE after shutdown(SHUT_WR) or once the peer is gone; UDP: EDESTADDRREQ
-        without a peer, EMSGSIZE, ECONNREFUSED when an earlier datagram found no receiver.
+        UDP: one datagram to the peer. flags: MSG_DONTWAIT. Raises OSError: EAGAIN, ETIMEDOUT, ENOTCONN, EPIPE after
+        shutdown(SHUT_WR) or once the peer is gone; UDP: EDESTADDRREQ without a peer, EMSGSIZE, ECONNREFUSED when an
+        earlier datagram found no receiver.
         """
         data = _data(data)
         n = len(data)
@@ -695,7 +713,8 @@ class socket(io.IOBase):
     def sendto(self, data, address, _address=None):
         """UDP: sends one datagram to (host, port) and returns its length. TCP: does as send().
 
-        CPython's sendto(data, flags, address) works, too. Raises OSError: EMSGSIZE, EHOSTUNREACH, EACCES for a broadcast without SO_BROADCAST …
+        CPython's sendto(data, flags, address) works, too. Raises OSError: EMSGSIZE, EHOSTUNREACH, EACCES for a
+        broadcast without SO_BROADCAST …
         """
         data = _data(data)
         timeout = self._send_ms
@@ -716,9 +735,10 @@ class socket(io.IOBase):
         return self._send_datagram(data, host, port, timeout)
 
     def write(self, data, offset=None, n=None):
-        """Hands over all of `data`, and returns how many bytes. write(data, n): its first n; write(data, offset, n): n from an offset on.
+        """Hands over all of `data`, and returns how many bytes.
 
-        A non-blocking socket takes what fits, and returns None when that is nothing.
+        write(data, n): only its first n; write(data, offset, n): n from an offset on. A non-blocking socket takes what
+        fits, and returns None when that is nothing.
         """
         data = _data(data)
         end = len(data)
@@ -766,12 +786,20 @@ class socket(io.IOBase):
     def setsockopt(self, level, option, value):
         """Sets an option: value is an int, or the bytes of one.
 
-        SOL_SOCKET: SO_REUSEADDR (accepted, never needed) · SO_KEEPALIVE · SO_BROADCAST · SO_LINGER (struct.pack("ii", on, seconds)) · SO_SNDBUF,
-        SO_RCVBUF (bytes; before connect() or listen()) · SO_SNDTIMEO, SO_RCVTIMEO (ms, 0 = without limit) · SO_BINDTODEVICE (accepted: there
-        is one interface) · 20 (a function that is called with the socket when it is readable, or None).
-        IPPROTO_TCP: TCP_NODELAY · TCP_KEEPIDLE, TCP_KEEPINTVL (s) · TCP_KEEPCNT.
-        IPPROTO_IP: IP_ADD_MEMBERSHIP, IP_DROP_MEMBERSHIP (8 bytes: group, own address). They open the receive filter; routers and snooping
-        switches are not told, as there is no IGMP.
+        SOL_SOCKET:
+        * SO_REUSEADDR, SO_BINDTODEVICE: accepted and not needed (a port is free at once; there is one interface)
+        * SO_KEEPALIVE, SO_BROADCAST: 0 or 1
+        * SO_LINGER: struct.pack("ii", on, seconds)
+        * SO_SNDBUF, SO_RCVBUF: bytes, 536 to 65535; they count from the next connect() or listen()
+        * SO_SNDTIMEO, SO_RCVTIMEO: ms, 0 is without limit
+        * 20: a function that is called with the socket while it is readable, or None
+        IPPROTO_TCP:
+        * TCP_NODELAY: 0 or 1
+        * TCP_KEEPIDLE, TCP_KEEPINTVL: seconds; TCP_KEEPCNT
+        IPPROTO_IP:
+        * IP_ADD_MEMBERSHIP, IP_DROP_MEMBERSHIP: 8 bytes, group and own address. They open and close the receive filter;
+          routers and snooping switches are not told, because there is no IGMP.
+
         Raises OSError(ENOPROTOOPT) for any other.
         """
         self._check()
@@ -948,7 +976,8 @@ class socket(io.IOBase):
         return False
 
     def _arrived(self, timeout):
-        # Waits for something to read; returns how many bytes a read would give, 0 at the end, or -1 when nothing has come in time.
+        # Waits for something to read; returns how many bytes a read would give, 0 at the end, or -1 when nothing has
+        # come in time.
         endpoint = self._endpoint
         if endpoint is not None:
             self._check()
@@ -972,8 +1001,8 @@ class socket(io.IOBase):
         return n
 
     def _complete(self, timeout):
-        # True when a stream method gives what it has and does not look for more. As in stock MicroPython, it does not give the last
-        # data of a connection that was reset: it raises.
+        # True when a stream method gives what it has and does not look for more. As in stock MicroPython, it does not
+        # give the last data of a connection that was reset: it raises.
         return self._endpoint is not None or (timeout == 0 and not self._connection.error)
 
     def _take(self, buffer, at, n, peek):
@@ -992,7 +1021,8 @@ class socket(io.IOBase):
             stack.leave()
 
     def _put(self, data, at, n, timeout):
-        # Waits for room in the send buffer and copies at most n bytes of data[at:] into it; returns how many, or -1 when there was none in time.
+        # Waits for room in the send buffer and copies at most n bytes of data[at:] into it; returns how many, or -1
+        # when there was none in time.
         connection = self._connected()
         if not self._wait(_writable, connection, timeout):
             return -1
@@ -1025,7 +1055,8 @@ class socket(io.IOBase):
             if timeout == 0:
                 raise OSError(EAGAIN)
             if ticks.reached(stack.now(), end):
-                raise OSError(ENOBUFS if timeout < 0 else ETIMEDOUT, "the transmit ring stays full: is the cable connected?")
+                code = ENOBUFS if timeout < 0 else ETIMEDOUT
+                raise OSError(code, "the transmit ring stays full: is the cable connected?")
             stack.wait(1)
             self._check()
 
@@ -1090,7 +1121,6 @@ class socket(io.IOBase):
         stack.enter()
         try:
             if join:
-                _members.append(self)
                 self._groups.append(group)
                 stack.ip.groups.add(group)
                 stack.link.groups.add(stack.ip.neighbour_mac(group, 0))
@@ -1101,11 +1131,10 @@ class socket(io.IOBase):
             stack.leave()
 
     def _leave(self, group):
-        _members.remove(self)
         self._groups.remove(group)
         ip = self._stack.ip
         link = self._stack.link
-        if not any(group in s._groups for s in _members):
+        if not any(s is not None and s._stack is self._stack and group in s._groups for s in _open):
             ip.groups.discard(group)
             # Other groups may have the same MAC address (RFC 1112 section 6.4).
             link.groups.clear()

@@ -190,7 +190,7 @@ class Stack:
                     fast.release(words, objects)
                 if k < 0 or words[fast.C_TX_FULL]:
                     self._flush()
-                k = fast.receive(words, objects, now, _FRAMES_A_POLL)
+                k = fast.receive(words, objects, now, _FRAMES_A_POLL) if words[fast.C_RX_RETURNED] < _FRAMES_A_POLL else 0
             if words[fast.C_RX_RETURNED] == 0:
                 break
             words[fast.C_RX_RETURNED] = 0

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import socket
 import subprocess
 import sys
@@ -82,6 +81,7 @@ class VirtualBoard:
     def __enter__(self) -> VirtualBoard:
         self._control, control = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._errors = tempfile.TemporaryFile()
+        path = filter(None, [str(ROOT), os.environ.get("PYTHONPATH")])
         with control:
             self._supervisor = subprocess.Popen(
                 [sys.executable, "-m", "host_tools.virtual_board", "--control", str(control.fileno()), *self._options],
@@ -89,7 +89,7 @@ class VirtualBoard:
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=self._errors,
-                env=dict(os.environ, PYTHONPATH=os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))),
+                env=dict(os.environ, PYTHONPATH=os.pathsep.join(path)),
                 start_new_session=True,
             )
         try:
@@ -247,9 +247,9 @@ class Program:
 
     def interrupt(self) -> None:
         """Raises KeyboardInterrupt in it."""
-        self._board._order({"signal": signal.SIGINT})
+        self._board._order({"interrupt": True})
 
     def kill(self) -> int:
         """Ends it at once; returns its exit code."""
-        self._board._order({"signal": signal.SIGKILL})
+        self._board._order({"kill": True})
         return self.wait()

@@ -7,8 +7,8 @@ import ctypes
 import fcntl
 import json
 import os
-import secrets
 import re
+import secrets
 import signal
 import socket
 import subprocess
@@ -25,10 +25,9 @@ _PR_SET_PDEATHSIG = 1
 _F_SETPIPE_SZ = 1031
 _PIPE = 4096  # bytes; small, so that Ctrl-C does not wait behind a screenful of old output
 _END_S = 2.0  # what the interpreter gets to end by itself
-_INTERRUPT_GAP_S = 0.3  # MicroPython dies of a second SIGINT that comes before the first was raised
 _TAG = 16  # bytes, as in _board.py
 # What the runtime takes of the heap, measured; it is added, so that programs find what a board gives them.
-_RUNTIME_HEAP = {32: 10 * 1024, 64: 15 * 1024}
+_RUNTIME_HEAP = {32: 13 * 1024, 64: 20 * 1024}
 
 _RUNTIME_FRAME = re.compile(rb'  File "%s/[^"]*", line \d+, in \S+\n' % re.escape(str(RUNTIME).encode()))
 _libc = ctypes.CDLL(None)
@@ -37,6 +36,12 @@ _libc = ctypes.CDLL(None)
 def die_with_parent() -> None:
     """For subprocess's preexec_fn: the process is killed when the thread that starts it dies."""
     _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def _prepare() -> None:
+    die_with_parent()
+    # Ctrl-C in a terminal reaches the whole foreground group; the interpreter gets it from us alone, see _signals.py.
+    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
 
 
 class Child:
@@ -64,7 +69,6 @@ class Child:
         self.console = files is None
         self.started = time.monotonic()
         self.armed = False  # Ctrl-C reaches the program that runs
-        self._interrupted_at = 0.0
         self._interrupt_wanted = False
         self._raw_left = 0
         self._tag = secrets.token_bytes(_TAG)
@@ -82,10 +86,11 @@ class Child:
             streams = (self._stdin_read, output, output)
             boot = dict(boot, tag=self._tag.hex(), out=None)
         else:
-            # Until the program runs, boot.py and main.py print to our own stderr.
+            # Until the program runs, boot.py and main.py print to our own stderr; its streams wait under other numbers.
             streams = (files[0], sys.stderr, sys.stderr)
-            boot = dict(boot, tag=None, out=files[1:])
-            inherited += files[1:]
+            waiting = [os.dup(descriptor) for descriptor in files[1:]]
+            boot = dict(boot, tag=None, out=waiting)
+            inherited += waiting
         environment = dict(
             os.environ,
             MICROPYPATH=".frozen",
@@ -105,11 +110,11 @@ class Child:
             pass_fds=inherited,
             env=environment,
             start_new_session=self.console,
-            preexec_fn=die_with_parent,
+            preexec_fn=_prepare,
         )
         control.close()
-        if self.console:
-            os.close(output)
+        for descriptor in [output] if self.console else waiting:
+            os.close(descriptor)
 
     def send(self, letter: bytes, source: bytes | None = None) -> None:
         """Sends a command of _board.py, with the source that it is about, if any."""
@@ -132,7 +137,6 @@ class Child:
             return b""
         if message[:1] == b"B":
             self.armed = True
-            self._interrupted_at = 0.0
             if self._interrupt_wanted:
                 self.interrupt()
         else:
@@ -176,12 +180,9 @@ class Child:
         if not self.armed:
             self._interrupt_wanted = True
             return True
-        if not self._catches_interrupt():
+        if not self._wants_interrupt():
             return False
-        now = time.monotonic()
-        if now - self._interrupted_at > _INTERRUPT_GAP_S:
-            self._interrupted_at = now
-            self.process.send_signal(signal.SIGINT)
+        self.process.send_signal(signal.SIGUSR1)
         return True
 
     def stop(self, gracefully: bool) -> None:
@@ -202,8 +203,8 @@ class Child:
             for descriptor in (self.stdin, self.stdout, self._stdin_read):
                 os.close(descriptor)
 
-    def _catches_interrupt(self) -> bool:
-        # micropython.kbd_intr(-1) leaves SIGINT to its default, which is death.
+    def _wants_interrupt(self) -> bool:
+        # micropython.kbd_intr(-1) takes SIGINT's handler away, kbd_intr(3) installs it.
         try:
             status = Path(f"/proc/{self.process.pid}/status").read_text()
         except OSError:

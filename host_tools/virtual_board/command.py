@@ -47,10 +47,10 @@ def _address(_context, _parameter, text: str | None) -> str | None:
 
 @click.command("virtual", context_settings={"allow_interspersed_args": False})
 @click.option("--ip", callback=_interface, metavar="ADDRESS/PREFIX", help="The board.  [default: 10.77.0.2/24]")
-@click.option("--gw", callback=_address, metavar="ADDRESS", help="Its gateway: the Linux side, unless --host-ip says so.")
+@click.option("--gw", callback=_address, metavar="ADDRESS", help="Its gateway.  [default: the Linux side]")
 @click.option("--dns", callback=_address, metavar="ADDRESS", help="Its name server.  [default: the gateway]")
 @click.option("--dhcp", is_flag=True, help="The board asks for its address by DHCP.")
-@click.option("--host-ip", callback=_interface, metavar="ADDRESS/PREFIX", help="The Linux side.  [default: the gateway]")
+@click.option("--host-ip", callback=_interface, metavar="ADDRESS/PREFIX", help="Linux's side.  [default: the gateway]")
 @click.option("--driver", default="tap", show_default=True, type=click.Choice(DRIVERS), help="The board's LAN driver.")
 @click.option("--heap", default="160k", show_default=True, callback=_heap, metavar="SIZE", help="The board's heap.")
 @click.option("--bits", default="32", show_default=True, type=click.Choice(["32", "64"]), help="The CPU's word size.")

@@ -20,12 +20,12 @@ class Firmware:
 
     def __init__(self, folder: Path, mpy: int):
         self.folder = folder
-        self._architecture, self.remark = deploy.target(mpy)
+        self._architecture, _ = deploy.target(mpy)
         self._sources: dict[str, bytes] = {}
         self.refresh()
 
     def refresh(self) -> None:
-        """Compiles what has changed or was lost since the last time. Raises BarenetError with the compiler's message."""
+        """Compiles what has changed or was lost. Raises BarenetError with the compiler's message."""
         sources = deploy.sources()
         for name, content in sources.items():
             if self._sources.get(name) != content or not any(file.exists() for file in self._files(name)):

@@ -258,7 +258,7 @@ class Supervisor:
             self._show(child.error())
             child.send(b"A")
         elif kind == b"U":
-            self._up(json.loads(message[1:]))
+            self._up({name: _known(address) for name, address in json.loads(message[1:]).items()})
         elif kind == b"R":
             self._console.raw = False
             self._stop_child(gracefully=False)
@@ -398,9 +398,7 @@ class Supervisor:
         for number in os.read(self._wake, 64):
             if number == signal.SIGINT and self._program and self._control is None and not self._grace_ends:
                 self._grace_ends = time.monotonic() + _GRACE_S
-                # Ctrl-C in a terminal has reached the whole foreground group, and the interpreter with it.
-                if not (os.isatty(0) and os.tcgetpgrp(0) == os.getpgrp()):
-                    self._child.process.send_signal(signal.SIGINT)
+                self._child.interrupt()
             else:
                 self._exit_code = 128 + number if self._program else 0
 
@@ -503,8 +501,14 @@ class Supervisor:
                 self._program = _Program(order["program"], file.read(), order["arguments"], tuple(streams))
             self._stop_child(gracefully=True)
             self._boot()
-        elif "signal" in order and self._program:
-            self._child.process.send_signal(order["signal"])
+        elif "interrupt" in order and self._program:
+            self._child.interrupt()
+        elif "kill" in order and self._program:
+            self._child.process.kill()
+
+
+def _known(address: str) -> str | None:
+    return None if address == "0.0.0.0" else address
 
 
 def _serial(text: bytes) -> bytes:

@@ -14,6 +14,9 @@ import sys
 import textwrap
 import threading
 import time
+from contextlib import contextmanager
+
+from mpremote.transport import TransportError
 
 LINUX, BOARD = "10.77.0.1", "10.77.0.2"
 BOARD_MAC = "02:ba:4e:00:00:02"
@@ -196,9 +199,16 @@ class Segment:
 
 
 def run(board, code, timeout=30):
-    """Runs code on the board, with the usual modules imported, and returns the lines that it prints."""
-    imports = "import barenet, errno, gc, select, socket, struct, time\nlan = barenet.LAN()\n"
-    return board.exec(imports + textwrap.dedent(code), timeout).splitlines()
+    """Runs code on the board, with the usual modules imported, and returns the lines that it prints.
+
+    When it fails, its connections are reset, so that the Linux side does not wait for them.
+    """
+    imports = "import barenet, errno, gc, select, struct, time\nfrom barenet import socket\nlan = barenet.LAN()\ngc.collect()\n"
+    try:
+        return board.exec(imports + textwrap.dedent(code), timeout).splitlines()
+    except TransportError:
+        board.exec("import barenet\nstack = barenet.LAN().stack\nstack.enter()\nstack.tcp.abort_all(stack.now())\nstack.leave()")
+        raise
 
 
 def value(board, expression, timeout=30):
@@ -206,9 +216,26 @@ def value(board, expression, timeout=30):
     return eval("\n".join(run(board, f"print(repr({expression}))", timeout)))
 
 
-def start(board, code, timeout=30):
-    """Runs code on the board beside the test; returns a Future of what `run` returns."""
-    return _executor.submit(run, board, code, timeout)
+def advance(board, ms):
+    """Lets the board believe that `ms` milliseconds have passed."""
+    run(board, f"lan.stack.clock = (lambda clock: lambda: clock() + {ms} & 0x3FFFFFFF)(lan.stack.clock)")
+
+
+@contextmanager
+def running(board, code, timeout=30):
+    """Runs code on the board beside the block; gives a Future of what `run` returns.
+
+    When both fail, what is raised is the board's exception, which is likely the cause.
+    """
+    future = _executor.submit(run, board, code, timeout)
+    try:
+        yield future
+    except Exception:
+        concurrent.futures.wait([future], 2)
+        if future.done() and future.exception():
+            raise future.exception() from None
+        raise
+    future.result(timeout)
 
 
 def until(condition, what, timeout=10):

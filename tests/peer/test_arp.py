@@ -3,7 +3,7 @@
 import re
 import time
 
-from linux import BOARD, BOARD_MAC, LINUX, run, until, value
+from linux import BOARD, BOARD_MAC, LINUX, advance, run, until, value
 
 OTHER = "02:00:00:00:be:ef"
 
@@ -44,7 +44,7 @@ def test_an_aged_entry_is_confirmed_by_a_request_to_the_old_address_alone(board,
     assert value(board, f"lan.ping('{LINUX}', count=1)")[0] is not None
     mac = entry(board)
     with linux.capture() as capture:
-        run(board, "clock = lan.stack.clock\nlan.stack.clock = lambda: clock() + 61000")
+        advance(board, 61_000)
         assert value(board, f"lan.ping('{LINUX}', count=1)")[0] is not None
         time.sleep(0.2)
     requests = [f for _, from_board, f in capture.frames if from_board and f[12:14] == b"\x08\x06" and f[21] == 1]
@@ -56,10 +56,10 @@ def test_an_entry_that_nobody_confirms_is_forgotten(board, linux):
     value(board, f"lan.ping('{LINUX}', count=1)")
     linux.ip("link", "set", "tap0", "arp", "off")
     try:
-        run(board, "clock = lan.stack.clock\nlan.stack.clock = lambda: clock() + 61000")
+        advance(board, 61_000)
         for _ in range(4):
             value(board, f"lan.ping('{LINUX}', count=1, timeout=0.3)")
-            run(board, "clock = lan.stack.clock\nlan.stack.clock = lambda: clock() + 1100")
+            advance(board, 1100)
         value(board, f"lan.ping('{LINUX}', count=1, timeout=0.3)")
         assert entry(board) == "None"
     finally:

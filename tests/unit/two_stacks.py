@@ -5,8 +5,8 @@
         s = socket.socket()          # belongs to the left stack (10.0.0.1)
     s.connect((pair.right.ip, 80))   # waiting moves the clock and runs the right stack, too
 
-Nothing sleeps: a stack that waits moves the common clock, and each step polls both stacks and calls every function in `pair.tasks`,
-which are the programs on the other side. A task must not wait itself.
+Nothing sleeps: a stack that waits moves the common clock, and each step polls both stacks and calls every function in
+`pair.tasks`, which are the programs on the other side. A task must not wait itself.
 """
 
 from barenet import fast, stack
@@ -109,8 +109,9 @@ class Side:
 class Pair:
     """Both sides, up and configured, and what happens between them.
 
-    time: ms, not yet reduced to ticks. delay: ms a frame travels. plugged: False takes the cable out. log: set it to a list to
-    collect (time, number of the receiving side, frame). lose(frame, length): set it to a function that returns True for a frame to be lost.
+    time: ms, not yet reduced to ticks. delay: ms a frame travels. plugged: False takes the cable out. log: set it to a
+    list to collect (time, number of the receiving side, frame). lose(frame, length): set it to a function that returns
+    True for a frame to be lost.
     """
 
     def __init__(self, time=1000):

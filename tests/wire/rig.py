@@ -536,4 +536,4 @@ def flag_names(flags):
 
 
 def shown(frames):
-    return ", ".join("at {} ms: {}".format(at, frame.hex()) for at, frame in frames)
+    return ", ".join("at {} ms: {}{}".format(at, frame[:80].hex(), "…" if len(frame) > 80 else "") for at, frame in frames)

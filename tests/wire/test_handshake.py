@@ -251,6 +251,22 @@ def test_wrong_ack_in_syn_received_is_reset():
 
 
 @on_wire
+def test_number_outside_of_the_window_in_syn_received_is_answered_with_an_ack():
+    # RFC 9293 section 3.10.7.4, first check: an ACK, not a reset, whatever it acknowledges.
+    wire = Wire()
+    listener = wire.listen(80)
+    peer = wire.peer()
+    peer.send(SYN)
+    peer.expect(SYN | ACK, mss=1460)
+    for seq in (0, -100, 8762, 0x40000000, -0x40000000):
+        peer.send(ACK, seq=seq)
+        peer.expect(ACK, seq=1, ack=1)
+    assert wire.accept(listener) is None
+    peer.send(ACK)
+    assert wire.accept(listener).state == "ESTABLISHED"
+
+
+@on_wire
 def test_reset_in_syn_received_returns_to_listening():
     wire = Wire()
     listener = wire.listen(80, backlog=1)

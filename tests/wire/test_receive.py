@@ -131,6 +131,31 @@ def test_segment_beyond_the_window_is_refused_with_an_ack():
 
 
 @on_wire
+def test_segment_exactly_2_30_behind_is_old():
+    # Where the fast path's 30 bits of a difference are all zero.
+    wire, peer, app = established()
+    peer.send(ACK, seq=1 - 0x40000000, text=b"nonsense")
+    peer.expect(ACK, ack=1)
+    peer.send(FIN | ACK, seq=1 - 0x40000000)
+    peer.expect(ACK, ack=1)
+    assert app.read(10) == b"" and app.state == "ESTABLISHED"
+
+
+@on_wire
+def test_fin_in_a_closed_window_is_taken_and_the_window_stays_right():
+    wire, peer, app = established(rcvbuf=1000)
+    peer.send(ACK, text=pattern(0, 1000))
+    peer.expect(ACK, win=0, after=40)
+    peer.send(FIN | ACK)
+    peer.expect(ACK, ack=1002, win=0)
+    assert app.state == "CLOSE_WAIT"
+    app.write(b"x")
+    peer.expect(ACK | PSH, ack=1002, win=0, text=b"x")
+    assert app.read(2000) == pattern(0, 1000)
+    peer.expect(ACK, ack=1002, win=1000)
+
+
+@on_wire
 def test_segment_that_reaches_beyond_the_window_is_cut():
     wire, peer, app = established(rcvbuf=1000)
     peer.send(ACK, text=pattern(0, 900))
@@ -366,3 +391,24 @@ def test_text_behind_the_fin_is_ignored():
     wire.advance(1000)
     wire.frames.clear()  # whether it is answered is left open
     assert app.read(9) == b"" and app.connection.at_end()
+    # The same in one poll, before the state has followed the FIN.
+    wire, peer, app = established()
+    wire.receive(peer.frame(FIN | ACK), peer.frame(ACK, text=b"no"))
+    assert app.read(9) == b"" and app.connection.at_end()
+    wire.frames.clear()
+
+
+@on_wire
+def test_segment_to_another_address_is_not_ours():
+    wire, peer, app = established()
+    peer.send(ACK | PSH, text=b"abc", destination=b"\x0a\x4d\x00\x63")
+    assert wire.drops() == {("ip", "not for us"): 1} and app.read(9) == b""
+
+
+@on_wire
+def test_segment_cut_off_on_its_way_is_dropped():
+    wire, peer, app = established()
+    for n in (1, 3, 100):
+        peer.snd = 1
+        wire.receive(peer.frame(ACK | PSH, text=pattern(0, 100))[:-n])
+    assert wire.drops() == {("ip", "total length"): 3} and app.read(9) == b""

@@ -4,7 +4,7 @@ from device import ON_DEVICE
 from wire import on_wire
 
 if ON_DEVICE:
-    from rig import ACK, ALL, FIN, PSH, RST, SYN, URG, FAR, Wire, established
+    from rig import ACK, ALL, FIN, PSH, RST, SYN, URG, FAR, PEER, Wire, established
 
     ECONNABORTED, ECONNRESET = 103, 104
 
@@ -195,9 +195,8 @@ def test_segment_of_an_ended_connection_is_reset():
 @on_wire
 def test_invalid_senders_and_destinations_get_no_answer():
     # RFC 9293 section 3.9.2.3, MUST-57 and MUST-63; RFC 1122 section 3.3.6 for a broadcast of the link layer.
-    wire = Wire()
+    wire = Wire(gateway=PEER)
     wire.listen(80)
-    peer = wire.peer()
     for changes in (
         {"source": b"\0\0\0\0"},
         {"source": b"\xff\xff\xff\xff"},

@@ -169,6 +169,7 @@ def test_congestion_avoidance_from_half_of_what_was_in_flight():
     for at in range(0, 14600, 1460):
         peer.expect(ACK, text=pattern(at, 1460))
     peer.expect(ACK, seq=1, text=pattern(0, 1460), after=200)
+    peer.expect(ACK, seq=1, text=pattern(0, 1460), after=400)  # lost again: that does not halve it again
     acked = 14601
     peer.send(ACK, ack=acked)  # the rest had arrived
     windows = []
@@ -203,6 +204,19 @@ def test_data_that_is_never_acknowledged_ends_the_connection():
     assert app.error == ETIMEDOUT and wire.now - start > 100000
     app.close()
     assert app.deleted()
+
+
+@on_wire
+def test_losses_that_were_repaired_do_not_count_for_giving_up():
+    wire, peer, app = established()
+    for i in range(30):
+        app.write(b"x")
+        peer.expect(ACK | PSH, text=b"x")
+        while not wire.frames:
+            wire.advance(100)
+        peer.expect(ACK | PSH, seq=i + 1, text=b"x")
+        peer.send(ACK)
+    assert app.state == "ESTABLISHED"
 
 
 @on_wire

@@ -113,6 +113,19 @@ def test_half_of_a_small_peers_buffer_is_worth_sending():
 
 
 @on_wire
+def test_half_of_the_largest_window_ever_offered_counts():
+    wire, peer, app = established(win=1000)
+    peer.send(ACK, win=4000)
+    app.write(pattern(0, 8000))
+    peer.expect(ACK, text=pattern(0, 1460))
+    peer.expect(ACK, text=pattern(1460, 1460))
+    peer.send(ACK, ack=1461, win=2000)  # 540 bytes fit: more than half of the first window, less than half of the largest
+    peer.expect_nothing()
+    peer.send(ACK, ack=1461, win=4000)
+    peer.expect(ACK, text=pattern(2920, 1460))
+
+
+@on_wire
 def test_old_segment_does_not_update_the_window():
     # RFC 9293 section 3.10.7.4: SND.WL1 and SND.WL2 "prevent using old segments to update the window".
     wire, peer, app = established(win=1460)
@@ -165,6 +178,47 @@ def test_closed_window_is_probed_with_growing_intervals():
     peer.expect(ACK, seq=1461, text=pattern(1460, 1460))
     peer.send(ACK)
     peer.expect(ACK | PSH, text=pattern(2920, 80))
+
+
+@on_wire
+def test_data_lost_after_the_window_opened_is_sent_again():
+    wire, peer, app = established(win=0)
+    app.write(b"hello")
+    peer.expect(ACK, seq=1, text=b"h", after=200)
+    peer.expect(ACK, seq=1, text=b"h", after=400)
+    peer.send(ACK, ack=1, win=1000)
+    peer.expect(ACK | PSH, seq=1, text=b"hello")
+    for wait in (200, 400, 800):
+        peer.expect(ACK | PSH, seq=1, text=b"hello", after=wait)
+
+
+@on_wire
+def test_probes_measure_no_round_trip():
+    # Karn's rule: which of them was answered is not known.
+    wire, peer, app = established(win=0)
+    app.write(b"hello")
+    for wait in (200, 400, 800, 1600):
+        peer.expect(ACK, seq=1, text=b"h", after=wait)
+    peer.send(ACK, ack=2, win=1000)
+    peer.expect(ACK | PSH, seq=2, text=b"ello")
+    assert app.tcb[fast.RTO] == 200
+
+
+@on_wire
+def test_window_that_closes_while_lost_segments_are_repeated_is_probed():
+    wire, peer, app = established()
+    app.write(pattern(0, 4380))
+    for at in (0, 1460, 2920):
+        peer.expect(ACK | PSH if at == 2920 else ACK, text=pattern(at, 1460))
+    peer.expect(ACK, seq=1, text=pattern(0, 1460), after=200)
+    peer.send(ACK, ack=1461, win=0)
+    peer.expect_nothing()
+    for wait in (400, 800, 1600):
+        peer.expect(ACK, seq=1461, text=pattern(1460, 1), after=wait)
+        peer.send(ACK, ack=1461, win=0)
+    peer.send(ACK, ack=1461, win=5000)
+    peer.expect(ACK, seq=1461, text=pattern(1460, 1460))
+    peer.expect(ACK | PSH, seq=2921, text=pattern(2920, 1460))
 
 
 @on_wire

@@ -309,7 +309,10 @@ class Connection:
             self.tcp.drops["no ACK"] += 1
             return
         if tcb[STATE] == SYN_RECEIVED:
-            if ack != tcb[SND_NXT] or not 0 <= ahead <= window:
+            if not 0 <= ahead <= window:
+                self._control(ACK, tcb[SND_NXT], now)
+                return
+            if ack != tcb[SND_NXT]:
                 self.tcp.reset(frame, start, 0, ack, self.remote[0], now)
                 return
             self._established(frame, start, seq, ack, now, "ACK of SYN")

@@ -6,6 +6,7 @@ and has the effect it has on silicon.
 
 from __future__ import annotations
 
+import random
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -141,7 +142,8 @@ class Chip:
             return 0
         if address in (GPIO + 0x3C, GPIO + 0x40):
             first = 0 if address == GPIO + 0x3C else 32
-            return sum(1 << gpio - first for gpio in range(first, min(first + 32, 40)) if self.level(gpio))
+            clock = 0 if first or not self.pad(0) & 0x200 or not self.source_at_gpio0() else random.getrandbits(1)
+            return clock | sum(1 << gpio - first for gpio in IO_MUX_OFFSETS if 0 <= gpio - first < 32 and self.level(gpio))
         if not self._known(address):
             self.breach("unmapped", f"0x{address:08X}", 0, "nothing answers at this address")
             return 0

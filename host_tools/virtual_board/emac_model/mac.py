@@ -103,6 +103,7 @@ class EMAC:
         self.chip = chip
         self.frames_in = self.frames_out = 0
         self.lost: dict[str, int] = {}
+        self._resets = 0
         self._words: dict[int, int] = {}
         self.core_reset()
 
@@ -217,7 +218,7 @@ class EMAC:
         value = self._words[BUSMODE]
         if value & SWR:
             self._swr_reads += 1
-            if self._swr_reads > 1 and self._clocked():
+            if self._swr_reads > 1 and self._clocked() and not (self.chip.faults.marginal and self._resets & 1):
                 self._soft_reset()
                 return self._words[BUSMODE]
         return value
@@ -260,6 +261,7 @@ class EMAC:
     def _write_busmode(self, value: int) -> None:
         if value & SWR:
             self._swr_reads = 0
+            self._resets += 1
             self._rx_state = self._tx_state = _STOPPED
             if self.phy_interface != 4:
                 self.chip.breach("swr-before-rmii", "BUSMODE", value, "software reset before EX_PHYINF_CONF selects RMII")
@@ -307,6 +309,7 @@ class EMAC:
                 self.chip.breach("descriptor-size", "BUSMODE", words[BUSMODE], "4-word descriptors (ATDS = 0) are not decoded reliably")
             self._rx_at = words[RXBASEADDR]
             self._rx_state = _WAITING
+            self._remember_ring()
             self._fetch_receive(True)
         elif before & SR and not value & SR:
             self._rx_state = _STOPPED
@@ -486,6 +489,8 @@ class EMAC:
             self._overflowed += 1
             words[STATUS] |= OVF
             return
+        if self._rx_state == _SUSPENDED and self.chip.wiring.resumes_on_frame:
+            self._fetch_receive(False)
         if self._rx_state == _SUSPENDED:
             self._missed += 1
             return
@@ -549,14 +554,24 @@ class EMAC:
         at = self._rx_at
         if not self._reachable(at, 16, 6, "receive descriptor"):
             return
-        words = self.chip.memory.read(at, 32)
-        self.chip.memory.remember(at, words)
-        if _WORD.unpack_from(words)[0] & OWN:
+        if _WORD.unpack(self.chip.memory.read(at, 4))[0] & OWN:
             self._rx_state = _WAITING
         else:
             self._rx_state = _SUSPENDED
             if was_owned:
                 self._words[STATUS] |= RU
+
+    def _remember_ring(self) -> None:
+        """Lets the memory know the ring, so that a soft reset can leave it as RAM does."""
+        memory = self.chip.memory
+        at = self._rx_at
+        for _ in range(_DESCRIPTORS):
+            words = memory.read(at, 32)
+            memory.remember(at, words)
+            _, word1, _, following = _WORDS.unpack_from(words)
+            at = self._next(at, word1, following, 14, 15, self._words[RXBASEADDR])
+            if at == self._rx_at:
+                return
 
     def _reachable(self, address: int, size: int, code: int, what: str) -> bool:
         if DMA_LOW <= address and address + size <= DMA_HIGH:

@@ -90,22 +90,28 @@ def _probe(command: tuple[str, ...], heap: int, limit: int) -> int:
 
 
 class Memory:
-    """The RAM of the running program: the interpreter's address space. Nothing while no interpreter runs."""
+    """The RAM of the running program: the interpreter's address space. Nothing while no interpreter runs.
+
+    `written` counts the bytes that the DMA has stored since the interpreter started.
+    """
 
     def __init__(self):
         self._descriptor = -1
         self._stale: dict[int, bytes] = {}
+        self.written = 0
 
     def attach(self, pid: int) -> None:
         """A new interpreter runs: after a soft reset its RAM still holds what it held where nothing has been allocated yet.
 
-        Only descriptors matter to the DMA, so those it has seen are put back where the new heap is untouched.
+        Only descriptors matter to the DMA, so those of its ring are put back where the new heap is untouched: as they were when the DMA was started
+        or, filled since the old interpreter ended, closed. What the old program had not given back in time is taken as given back, the worst case.
         """
         self.detach()
         self._descriptor = os.open(f"/proc/{pid}/mem", os.O_RDWR | os.O_CLOEXEC)
         for address, words in self._stale.items():
             if self.read(address, len(words)) == bytes(len(words)):
                 self.write(address, words)
+        self.written = 0
 
     def detach(self) -> None:
         """The interpreter has gone."""
@@ -114,7 +120,7 @@ class Memory:
             self._descriptor = -1
 
     def remember(self, address: int, words: bytes) -> None:
-        """Notes a descriptor's content for the next soft reset."""
+        """Notes a descriptor of the ring for the next soft reset."""
         self._stale[address] = words
 
     def forget(self) -> None:
@@ -135,6 +141,7 @@ class Memory:
         """Stores bytes; between two lives of the interpreter only descriptors are kept."""
         try:
             if os.pwrite(self._descriptor, data, address) == len(data):
+                self.written += len(data)
                 return
         except OSError:
             pass

@@ -177,6 +177,8 @@ class PHY:
                 return 0x0002 if self.faults.cable else 0
             if register == 18:
                 return self._smr
+            if register == 26:
+                r[26] = r[26] + self.faults.symbol_errors & 0xFFFF
             if register == 31:
                 return 0x1000 | code << 2
         elif family == "IP101" and register == 30:

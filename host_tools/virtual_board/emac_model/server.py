@@ -48,7 +48,13 @@ class Server:
         self.link_errors = 0
 
     def run(self) -> None:
-        """Serves until the control socket is closed."""
+        """Serves until the control socket is closed. Closes the bus at the end, so that no interpreter waits for an answer."""
+        try:
+            self._loop()
+        finally:
+            self.bus.close()
+
+    def _loop(self) -> None:
         bus, link, control = self.bus.fileno(), self.link, self.control.fileno()
         emac = self.chip.emac
         timeout = 0.0

@@ -35,6 +35,8 @@ class Wiring:
         hangs_without_clock: what revives a PHY that came out of reset without its clock: "" (it does not mind), "reset" (a soft reset by MDIO when
             the clock runs), "power" (only its power or reset pin).
         wifi: Wi-Fi is on.
+        resumes_on_frame: a suspended receiver looks at its descriptor again when a frame arrives. Sources disagree; without it software must write
+            the poll demand, with it a forgotten MAC is more dangerous.
     """
 
     phy: str = "LAN8720"
@@ -50,6 +52,7 @@ class Wiring:
     strap_mode: int = 7
     hangs_without_clock: str = ""
     wifi: bool = False
+    resumes_on_frame: bool = False
 
     @classmethod
     def of(cls, config: dict[str, Any], **different: Any) -> Wiring:
@@ -93,6 +96,8 @@ class Faults:
         mute: the transmitter does not send.
         bad_frames: how many of the next frames arrive damaged, by kind: "crc" (marked, in the ring all the same), "headless" (a first
             descriptor without a last), "overflow".
+        marginal: the reference clock is so poor that every second reset of the MAC does not end.
+        symbol_errors: what the PHY counts between two looks.
         emulator: the machine is QEMU: the clock gate does not open.
     """
 
@@ -103,4 +108,6 @@ class Faults:
     deaf: bool = False
     mute: bool = False
     bad_frames: dict[str, int] = field(default_factory=dict)
+    marginal: bool = False
+    symbol_errors: int = 0
     emulator: bool = False

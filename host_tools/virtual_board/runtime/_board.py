@@ -21,21 +21,19 @@ import os
 import sys
 from array import array
 
+import _signals
 import ffi
 import machine
 import micropython
 import uctypes
 from micropython import const
 
-_SIGINT = const(2)
-_SIG_IGN = const(1)
 _POLLIN = const(1)
 _IDLE_MS = const(10)  # bounds how late a callback runs whose signal came just before the wait
 _ATOMIC = const(4096)  # PIPE_BUF: a write of at most this length is never cut or mixed
 _TAG = const(16)
 
 _libc = ffi.open("libc.so.6")
-_signal = _libc.func("p", "signal", "il")
 _poll = _libc.func("i", "poll", "pii")
 _read = _libc.func("i", "read", "ipi")
 _write = _libc.func("i", "write", "ipi")
@@ -150,14 +148,15 @@ def _run(run, name, globals):
     """Runs `run(name, globals)` so that Ctrl-C reaches it alone; returns the exception that ended it, or None."""
     error = None
     try:
-        micropython.kbd_intr(3)
+        _signals.arm()
+        micropython.kbd_intr(3)  # only a mark, which the PC looks for: SIGINT is blocked
         _send(b"B")
         run(name, globals)
     except BaseException as e:
         error = e
     while True:
         try:
-            _signal(_SIGINT, _SIG_IGN)
+            _signals.disarm()
             break
         except KeyboardInterrupt as e:
             error = e
@@ -277,9 +276,9 @@ def _mount_files(config):
     sys.path[:] = ["", "/lib", "/.firmware", ".frozen"]
 
 
-def main(globals):
+def main(program_globals):
     """Boots the board and serves the PC until it ends the board; never returns."""
-    _signal(_SIGINT, _SIG_IGN)
+    _signals.install(program_globals)
     config = json.loads(os.getenv("BARENET_BOOT"))
     _mount_files(config)
     if config["tag"]:
@@ -289,9 +288,9 @@ def main(globals):
     del config
     gc.collect()
 
-    ran = _boot_file("boot.py", globals)
+    ran = _boot_file("boot.py", program_globals)
     if main and ran:
-        _boot_file("main.py", globals)
+        _boot_file("main.py", program_globals)
     _report_addresses()
 
     if program is not None:
@@ -299,18 +298,18 @@ def main(globals):
         _dup2(out[0], 1)
         _dup2(out[1], 2)
         sys.argv[:] = arguments
-        globals["__file__"] = program
-        _send(_ending(_run(_from_pc, program, globals)))
+        program_globals["__file__"] = program
+        _send(_ending(_run(_from_pc, program, program_globals)))
         _quit()
-    globals["__file__"] = "<stdin>"
+    program_globals["__file__"] = "<stdin>"
     while True:
         letter = _receive()
         if letter == 88:  # X
-            error = _run(_from_pc, "<stdin>", globals)
+            error = _run(_from_pc, "<stdin>", program_globals)
         elif letter == 83:  # S
-            error = _run(_statement, "<stdin>", globals)
+            error = _run(_statement, "<stdin>", program_globals)
         elif letter == 67:  # C
-            _send(b"C" + json.dumps(_names(globals)).encode())
+            _send(b"C" + json.dumps(_names(program_globals)).encode())
             continue
         else:
             _quit()

@@ -4,35 +4,26 @@ Timer runs on one setitimer(2): the signal handler only schedules, callbacks run
 """
 
 import os
-import struct
 import sys
 import time
 from array import array
 
+import _signals
 import ffi
 import micropython
 from micropython import const
 from umachine import *
 
-_SIGINT = const(2)
-_SIGALRM = const(14)
-_SIG_BLOCK = const(0)
-_SIG_UNBLOCK = const(1)
 _RETRY_MS = const(10)
 
 _libc = ffi.open("libc.so.6")
 _setitimer = _libc.func("i", "setitimer", "ipp")
-_sigprocmask = _libc.func("i", "sigprocmask", "ipp")
-_raise = _libc.func("i", "raise", "i")
 _exit = _libc.func("v", "_exit", "i")
 _write = _libc.func("i", "write", "ipi")
 
 _active = []
 _interval = array("l", [0, _RETRY_MS * 1000, 0, 0])
-_sigint = bytearray(128)  # a sigset_t
-_sigint[0] = 1 << _SIGINT - 1
 _asked = 0
-_interrupted = False
 
 
 def unique_id():
@@ -105,36 +96,29 @@ def _arm():
     _setitimer(0, _interval, None)
 
 
-# The signal may arrive between any two instructions: the handler allocates nothing, and lets no exception out. The
-# interval repeats until _run has set the next one, so a full schedule queue costs lateness, not the timer.
+# The signal may arrive between any two instructions, so this allocates nothing. The interval repeats until _run has set
+# the next one: a full schedule queue costs lateness, not the timer.
 def _tick(signal):
-    global _asked, _interrupted
+    global _asked
+    waiting = _signals.take()
     try:
         _asked += 1
-        if _asked & 31 == 1:
+        if _asked & 7 == 1:
             micropython.schedule(_run, None)
-    except KeyboardInterrupt:
-        _interrupted = True
-        _asked = 0
     except RuntimeError:
         _asked = 0
+    _signals.put(waiting)
 
 
-# SIGINT waits meanwhile. MicroPython raises KeyboardInterrupt in whatever bytecode runs next; in a callback it would end
-# there, and Ctrl-C would be lost to the program.
 def _run(_):
-    global _asked, _interrupted
+    global _asked
+    waiting = _signals.hold()
+    _asked = 0
     try:
-        _sigprocmask(_SIG_BLOCK, _sigint, None)
-        _asked = 0
         _call_due()
-    except KeyboardInterrupt:
-        _interrupted = True
-    _arm()
-    if _interrupted:
-        _interrupted = False
-        _raise(_SIGINT)
-    _sigprocmask(_SIG_UNBLOCK, _sigint, None)
+    finally:
+        _arm()
+    _signals.release(waiting)
 
 
 def _call_due():
@@ -155,21 +139,8 @@ def _call_due():
         try:
             if timer._callback is not None:
                 timer._callback(timer)
-        except KeyboardInterrupt:
-            raise
         except BaseException as e:
             sys.print_exception(e)
 
 
-def _handle_alarm():
-    handler = ffi.callback("v", _tick, "i", lock=True)
-    # struct sigaction: handler, mask of 1024 signals, flags, restorer. Signals of the mask wait while the handler runs.
-    word = struct.calcsize("L")
-    action = bytearray(word + len(_sigint) + 8 + word)
-    struct.pack_into("L", action, 0, handler.cfun())
-    action[word : word + len(_sigint)] = _sigint
-    _libc.func("i", "sigaction", "ipp")(_SIGALRM, action, None)
-    return handler
-
-
-_handler = _handle_alarm()
+_signals.handle(_signals.SIGALRM, _tick, (_signals.SIGUSR1,))

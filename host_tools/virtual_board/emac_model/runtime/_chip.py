@@ -69,7 +69,8 @@ class _Registers:
             request = self._buffers[depth % _DEPTH][0]
             request[0] = 87  # W
             request[1] = address
-            request[2] = value & 0xFFFFFFFF
+            # Masking a small int would make a big one, which is allocated.
+            request[2] = value & 0xFFFFFFFF if value >> 30 else value
             _post(request, 12)
         finally:
             self._depth = depth

@@ -1,0 +1,165 @@
+"""What is left of tcp/ when the conversations of tests/wire are taken away: helpers, numbers, and a control block without a place."""
+
+from device import ON_DEVICE
+from grouped import grouped
+
+if ON_DEVICE:
+    from array import array
+
+    from barenet import fast
+    from barenet.ip import IP
+    from barenet.tcp import BUFFER_MAX, BUFFER_MIN, TCP
+    from barenet.tcp.connection import difference, maximum_segment_size
+    from doubles import MASK, OURS, PEER, Cable, Neighbours, Random, same
+
+    class Link(Cable):
+        def __init__(self):
+            super().__init__()
+            self.objects = [None] * fast.O_COUNT
+
+    def make():
+        neighbours = Neighbours()
+        neighbours.changed = []
+        ip = IP(Link(), neighbours)
+        ip.configure(OURS, MASK, PEER)
+        return TCP(ip)
+
+    def mss(options):
+        header = bytearray(20) + options
+        return maximum_segment_size(header, 0, len(header))
+
+
+@grouped
+def test_difference_of_sequence_numbers():
+    # RFC 9293 section 3.4.
+    for a, b, d in (
+        (0, 0, 0),
+        (1, 0, 1),
+        (0, 1, -1),
+        (0, 0xFFFFFFFF, 1),
+        (0xFFFFFFFF, 0, -1),
+        (0x7FFFFFFF, 0, 0x7FFFFFFF),
+        (0x80000000, 0, -0x80000000),
+        (0, 0x80000000, -0x80000000),
+        (0x10, 0xFFFFFFF0, 0x20),
+    ):
+        same(difference(a, b), d)
+
+
+@grouped
+def test_maximum_segment_size():
+    for options, expected in (
+        (b"", 536),
+        (b"\x02\x04\x05\xb4", 1460),
+        (b"\x01\x02\x04\x02\x18", 536),
+        (b"\x02\x04\x00\x00", 64),
+        (b"\x02\x04\xff\xff", 1460),
+        (b"\x02", 536),
+        (b"\x02\x04\x05", 536),
+        (b"\x03\x00", 536),
+    ):
+        same(mss(options), expected)
+
+
+@grouped
+def test_random_option_lists_end_and_give_a_usable_size():
+    random = Random(9)
+    for _ in range(5000):
+        options = bytes(random.below((3, 6, 256)[random.below(3)]) for _ in range(random.below(41)))
+        assert 64 <= mss(options) <= 1460, options
+
+
+@grouped
+def test_buffer_sizes_are_brought_into_range():
+    tcp = make()
+    for asked, got in ((0, BUFFER_MIN), (-1, BUFFER_MIN), (1000, 1000), (65535, BUFFER_MAX), (1000000, BUFFER_MAX)):
+        tcb = tcp.create(asked, asked).tcb
+        same((tcb[fast.RCV_SIZE], tcb[fast.SND_SIZE]), (got, got))
+
+
+@grouped
+def test_connection_that_was_never_opened():
+    tcp = make()
+    connection = tcp.create()
+    same((connection.state, connection.readable(), connection.writable(), connection.unacknowledged()), (fast.CLOSED, 0, 0, 0))
+    assert connection.at_end()
+    same(connection.write(b"abc", 0, 3), 0)
+    connection.output(0)
+    connection.shutdown(0)
+    connection.abort(0)
+    connection.close(0)
+    same((tcp.connections, tcp.ip.link.sent), ([], []))
+
+
+@grouped
+def test_connection_without_a_place_reads_nothing_of_others():
+    tcp = make()
+    tcp.connect(PEER, 80, 0)
+    tcp.tcbs[0][fast.RCV_LEN] = 5
+    tcp.rcv[0][:5] = b"other"
+    connection = tcp.create()
+    buffer = bytearray(9)
+    same((connection.read(buffer, 9), buffer), (0, bytearray(9)))
+
+
+@grouped
+def test_initial_sequence_numbers():
+    # RFC 6528: they advance with the clock, 250 a millisecond, and those of other connections tell nothing about them.
+    tcp = make()
+    one = tcp.connect(PEER, 80, 0, 50000)
+    two = tcp.connect(PEER, 80, 0, 50001)
+    first = tcp._iss(one, 0)
+    same(difference(tcp._iss(one, 1000), first), 250000)
+    same(difference(tcp._iss(one, 0x3FFFFFFF), first), difference((first + 0x3FFFFFFF * 250) & 0xFFFFFFFF, first))
+    assert abs(difference(first, tcp._iss(two, 0))) > 1000
+    assert make()._iss(one, 0) != first
+
+
+@grouped
+def test_ephemeral_ports_are_random_and_free():
+    # RFC 6056.
+    tcp = make()
+    ports = set()
+    for _ in range(60):
+        ports.add(tcp.connect(PEER, 80, 0, connection=tcp.create(536, 536)).local[1])
+    same(len(ports), 60)
+    assert all(49152 <= port <= 65535 for port in ports)
+    steps = sorted(ports)
+    assert max(steps[i + 1] - steps[i] for i in range(59)) > 100
+
+
+@grouped
+def test_slots_are_used_again_and_the_hash_table_follows():
+    tcp = make()
+    frame = bytearray(60)
+
+    def found(connection):
+        frame[26:30] = connection.remote[0]
+        for at, port in ((34, connection.remote[1]), (36, connection.local[1])):
+            frame[at] = port >> 8
+            frame[at + 1] = port & 255
+        return fast.lookup(tcp.objects, frame, 34)
+
+    random = Random(2)
+    live = []
+    for i in range(300):
+        if len(live) == 30 or live and random.below(2):
+            gone = live.pop(random.below(len(live)))
+            gone.close(0)
+            same((gone.slot, found(gone)), (-1, -1))
+        else:
+            live.append(tcp.connect(bytes((10, 77, 0, 1 + random.below(250))), 1 + random.below(65535), 0))
+        for connection in live:
+            same(found(connection), connection.slot)
+            assert tcp.connections[connection.slot] is connection and tcp.tcbs[connection.slot] is connection.tcb
+    assert len(tcp.connections) <= 31
+
+
+@grouped
+def test_control_block_is_words_and_the_template_ends_with_it():
+    tcp = make()
+    connection = tcp.connect(PEER, 80, 0, 50000)
+    assert isinstance(connection.tcb, array) and len(connection.tcb) == fast.TCB_WORDS == fast.TEMPLATE + 14
+    header = bytes(connection.tcb)[4 * fast.TEMPLATE :]
+    same(header[12:16] + header[20:24], b"\x08\x00\x45\x00\x40\x00\x40\x06")
+    same(header[26:38], OURS + PEER + b"\xc3\x50\x00\x50")
