@@ -1,7 +1,7 @@
 """Runs all the device tests of a file in one interpreter, which starts when pytest comes to the first of them.
 
-`grouped` is `on_device` (device.py) for files with many small tests: each is still a test of its own to pytest, passes or fails alone, and is
-plain MicroPython. `grouped_on(32, 64)` runs each test in interpreters of both word sizes.
+`grouped` is `on_device` (device.py) for files with many small tests: each is still a test of its own to pytest,
+passes or fails alone, and is plain MicroPython. `grouped_on(32, 64)` runs each test in interpreters of both word sizes.
 """
 
 import sys
@@ -52,8 +52,9 @@ else:
 
     @functools.cache
     def _outcomes(file: Path, bits: int) -> dict[str, tuple[bool, str]]:
-        """Run the tests of a file; return {name: (passed, what it printed)}, and under "" what came after the last one."""
-        # The stack is imported first: from within a test's import it would be nested deeper than MicroPython's C stack allows.
+        """Run the tests of a file; return {name: (passed, what it printed)}, under "" what came after the last."""
+        # The stack is imported first: from within a test's import it would be nested deeper than MicroPython's C
+        # stack allows.
         program = f"import barenet.stack; import grouped; grouped.run('{file.stem}')"
         folders = [file.parent, ROOT / "tests", ROOT / "firmware", ".frozen"]
         try:
@@ -87,7 +88,7 @@ else:
             pytest.fail(f"on the {bits}-bit device:\n{said}", pytrace=False)
 
     def grouped(test):
-        """Make pytest execute `test`, a function without arguments, in MicroPython, together with the others of its file."""
+        """Make pytest execute `test`, which has no arguments, in MicroPython with the others of its file."""
 
         @functools.wraps(test)
         def in_micropython():

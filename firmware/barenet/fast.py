@@ -430,7 +430,12 @@ def arrive(words, objects, slot: int, frame, now: int) -> int:
     acked = ack - t[SND_UNA]
     beyond = ack - t[SND_MAX]
     if acked >> 31 & 1:
-        pass
+        acked = 0 - acked
+        if acked >> 30 & 3 or acked & _MASK30 > t[MAX_SND_WND]:
+            # Older than anything that can be on its way: who sent this guesses (RFC 5961 section 5.2).
+            c[C_DROP_BAD_ACK] += 1
+            t[FLAGS] |= FLAG_ACK_NOW
+            return found | ARRIVED_REFUSED
     elif beyond >> 31 & 1 == 0 and beyond != 0:
         c[C_DROP_BAD_ACK] += 1
         t[FLAGS] |= FLAG_ACK_NOW

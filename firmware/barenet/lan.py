@@ -223,7 +223,7 @@ class LAN:
     def wait(self, seconds=15):
         """Waits until the interface is connected and has an address, at most `seconds`. Returns isconnected()."""
         stack = self.stack
-        end = ticks.add(stack.now(), seconds * 1000)
+        end = ticks.add(stack.now(), int(seconds * 1000))
         while self._active and not self.isconnected() and not ticks.reached(stack.now(), end):
             stack.poll()
             stack.wait(10)
@@ -259,13 +259,13 @@ class LAN:
 
     def _apply_network(self):
         stack = self.stack
+        if self._network != "dhcp":
+            stack.stop_dhcp()
         stack.enter()
         try:
-            now = stack.now()
             if self._network == "dhcp":
-                stack.dhcp.start(now)
+                stack.dhcp.start(stack.now())
             else:
-                stack.dhcp.stop(now)
                 stack.configure(*_parse(self._network))
         finally:
             stack.leave()

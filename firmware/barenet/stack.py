@@ -18,6 +18,7 @@ from micropython import const
 
 _FRAMES_A_POLL = const(64)  # a flood must not keep the program from running
 _ROUNDS_A_POLL = const(8)
+_RELEASE_MS = const(300)
 _SLOW_MS = const(50)  # how often timers of a second or more are looked at
 
 _running = None
@@ -75,12 +76,24 @@ class Stack:
         """Says good-bye (RST to open connections, DHCP release), then stops the driver. Safe to call twice."""
         global _running
         if _running is self:
-            now = self.now()
-            self.tcp.abort_all(now)
-            self.dhcp.stop(now)
+            self.tcp.abort_all(self.now())
+            self.stop_dhcp()
             self._flush()
             _running = None
         self.driver.stop()
+
+    def stop_dhcp(self):
+        """Gives the lease back and stops the DHCP client. Waits a little for the server's MAC address, which the farewell needs."""
+        lease = self.dhcp.lease
+        hop = None if lease is None else self.ip.next_hop(lease.server)
+        if hop is not None:
+            end = ticks.add(self.now(), _RELEASE_MS)
+            while self.link_up and self.arp.lookup(hop, self.now()) is None and not ticks.reached(self.now(), end):
+                self.arp.ask(hop, self.now())
+                self._flush()
+                self.wait(10)
+                self.poll()
+        self.dhcp.stop(self.now())
 
     def now(self):
         """Returns the time in ms modulo 2**30."""

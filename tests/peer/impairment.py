@@ -24,6 +24,7 @@ class Relay:
     """The bad cable of the board that `linux` belongs to, for as long as the `with` block lasts; without faults until `set` is called.
 
     Attributes:
+        drop: called with each frame; True loses it. None until it is set, and again after `set`.
         faults: how many frames met each fault.
         passed: how many frames have gone on.
 
@@ -53,6 +54,7 @@ class Relay:
             reordering,
             corruption,
         )
+        self.drop = None
         self.passed = 0
         self.faults = {"lost": 0, "duplicated": 0, "reordered": 0, "corrupted": 0}
 
@@ -73,9 +75,13 @@ class Relay:
             if self._queue:
                 wait = min(wait, max(0, self._queue[0][0] - time.monotonic()))
             for fd in select.select([near, self._far], [], [], wait)[0]:
-                with contextlib.suppress(BlockingIOError):
+                try:
                     for _ in range(64):
                         self._take(os.read(fd, 2000), self._far if fd == near else near)
+                except BlockingIOError:
+                    pass
+                except OSError:
+                    return  # the board and its namespace are gone
             while self._queue and self._queue[0][0] <= time.monotonic():
                 _, _, to, frame = heapq.heappop(self._queue)
                 self.passed += 1
@@ -88,6 +94,9 @@ class Relay:
         return happens
 
     def _take(self, frame, to):
+        if self.drop and self.drop(frame):
+            self.faults["lost"] += 1
+            return
         for _ in range(1 + self._happens(self._duplication, "duplicated")):
             if self._happens(self._loss, "lost"):
                 continue

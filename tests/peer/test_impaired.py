@@ -87,16 +87,33 @@ def test_an_echo_of_300_kB_arrives_intact(cable, fault):
     assert fault == "nothing" or fault == "delay 5 ms" or any(faults.values()), "the cable was too good"
 
 
-def test_a_handshake_gets_through_a_cable_that_loses_half(cable):
+def flags(frame):
+    """Returns the flags of a TCP segment in a frame, 0 for another frame."""
+    return frame[47] if frame[12:14] == b"\x08\x00" and frame[23] == 6 else 0
+
+
+SYN, SYN_ACK, FIN_ACK = 0x02, 0x12, 0x11
+
+
+@pytest.mark.parametrize("name, lost", [("SYN", [SYN]), ("SYN+ACK", [SYN_ACK]), ("both", [SYN, SYN_ACK]), ("FIN", [FIN_ACK])])
+def test_a_lost_control_segment_is_repeated(cable, name, lost):
     board, linux, relay = cable
-    relay.set(loss=0.5)
+    to_lose = list(lost)
+
+    def drop(frame):
+        if flags(frame) in to_lose:
+            to_lose.remove(flags(frame))
+            return True
+        return False
+
+    relay.drop = drop
     try:
         with linux.listen(7120) as listener:
-            code = f"s = socket.socket(); s.settimeout(40); s.connect(('{LINUX}', 7120)); print(s.recv(5)); s.close()"
-            with running(board, code, 60) as future:
-                listener.settimeout(40)
-                with listener.accept()[0] as c:
-                    c.sendall(b"hello")
-                    assert future.result(60) == ["b'hello'"]
+            code = f"s = socket.socket(); s.settimeout(20); s.connect(('{LINUX}', 7120)); print(s.recv(5)); s.close()"
+            with running(board, code, 30) as future, listener.accept()[0] as c:
+                c.sendall(b"hello")
+                assert future.result(30) == ["b'hello'"]
+                assert c.recv(1) == b""
     finally:
         relay.set()
+    assert not to_lose

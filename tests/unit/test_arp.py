@@ -75,7 +75,10 @@ def test_oldest_neighbour_makes_room():
 @grouped
 def test_pending_packets_of_all_neighbours_are_bounded_together():
     cable, cache = make()
-    same([cache.resolve(address(i % 3), b"packet", 0) for i in range(arp.PENDING + 2)], [True] * arp.PENDING + [False] * 2)
+    same(
+        [cache.resolve(address(i % 3), b"packet", 0) for i in range(arp.PENDING + 2)],
+        [True] * arp.PENDING + [False] * 2,
+    )
     same(cache.drops["pending queue full"], 2)
 
 

@@ -8,6 +8,7 @@ from host_tools import boards
 from tests.unit.emac_board import MAC, PEER_MAC, board
 
 APLL_MODES = ["gpio0_out", "gpio16_out", "gpio17_out"]
+HEAP = 288 * 1024  # for the doctor, which is compiled on the board here
 NO_PINS = {"pins": []}
 
 
@@ -347,7 +348,7 @@ def test_promiscuous_takes_every_frame():
 
 def test_the_loopback_needs_neither_phy_nor_cable():
     with board() as b:
-        b.run("lan, pool = up()\nlan.loopback()\nlan.loopback(1514)\nassert lan.link()")
+        b.run("lan, pool = up(Pool(4, 2))\nfrom barenet.driver.doctor import loopback\nloopback(lan)\nloopback(lan, 1514)\nassert lan.link()", heap=HEAP)
         assert b.breaches() == []
 
 

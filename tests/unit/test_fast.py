@@ -1,4 +1,4 @@
-"""The viper functions of fast.py against plain Python that does the same slowly, where an int has 32 bits and where it has 64."""
+"""The viper functions of fast.py against plain Python that does the same slowly, with ints of 32 and of 64 bits."""
 
 from device import ON_DEVICE
 from grouped import grouped_on
@@ -28,7 +28,7 @@ if ON_DEVICE:
         return total
 
     class Table:
-        """objects with what the connection functions need: one control block in `slot`, its buffers filled with noise."""
+        """What the connection functions need: `objects` with one control block in `slot`, its buffers full of noise."""
 
         def __init__(self, size, slot=0, seed=1):
             random = Random(seed)
@@ -160,7 +160,9 @@ def test_lookup_where_bits_31_are_set():
     keys = objects[fast.O_KEYS] = array("I", [0] * 8)
     objects[fast.O_LOOKUP] = bytearray(256)
     frame = bytearray(60)
-    for slot, key in enumerate((b"\xff" * 8, b"\x80\0\0\x80\0\0\0\x80", b"\0\0\0\x80\xff\xff\xff\xff", b"\xff\xff\xff\x7f\0\0\0\x80")):
+    for slot, key in enumerate(
+        (b"\xff" * 8, b"\x80\0\0\x80\0\0\0\x80", b"\0\0\0\x80\xff\xff\xff\xff", b"\xff\xff\xff\x7f\0\0\0\x80")
+    ):
         keys[2 * slot] = int.from_bytes(key[:4], "little")
         keys[2 * slot + 1] = int.from_bytes(key[4:], "little")
         fast.insert(objects, slot)
@@ -240,7 +242,12 @@ def test_rewind():
 
 @both
 def test_expired_finds_every_timer_that_is_due_and_when_to_look_next():
-    timers = ((fast.FLAG_RTX, fast.RTX_AT), (fast.FLAG_PERSIST, fast.RTX_AT), (fast.FLAG_ACK_LATER, fast.ACK_AT), (fast.FLAG_WAIT, fast.WAIT_AT))
+    timers = (
+        (fast.FLAG_RTX, fast.RTX_AT),
+        (fast.FLAG_PERSIST, fast.RTX_AT),
+        (fast.FLAG_ACK_LATER, fast.ACK_AT),
+        (fast.FLAG_WAIT, fast.WAIT_AT),
+    )
     random = Random(5)
     for _ in range(300):
         now = random.below(3) * (PERIOD - 2000) // 2 + random.below(1000)

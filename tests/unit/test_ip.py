@@ -6,7 +6,22 @@ from grouped import grouped
 if ON_DEVICE:
     from barenet import fast
     from barenet.ip import LIMITED_BROADCAST
-    from doubles import ANY, MAC, MASK, OTHER, OURS, PEER, PEER_MAC, Random, arrive, frame_of, make_ip, mutate, raises, same
+    from doubles import (
+        ANY,
+        MAC,
+        MASK,
+        OTHER,
+        OURS,
+        PEER,
+        PEER_MAC,
+        Random,
+        arrive,
+        frame_of,
+        make_ip,
+        mutate,
+        raises,
+        same,
+    )
 
     FAR = b"\xc0\0\2\7"
     TEST = 253

@@ -1,4 +1,4 @@
-"""What is left of tcp/ when the conversations of tests/wire are taken away: helpers, numbers, and a control block without a place."""
+"""What the conversations of tests/wire leave over of tcp/: helpers, numbers, a control block without a place."""
 
 from device import ON_DEVICE
 from grouped import grouped
@@ -81,7 +81,7 @@ def test_buffer_sizes_are_brought_into_range():
 def test_connection_that_was_never_opened():
     tcp = make()
     connection = tcp.create()
-    same((connection.state, connection.readable(), connection.writable(), connection.unacknowledged()), (fast.CLOSED, 0, 0, 0))
+    same((connection.state, connection.readable(), connection.writable()), (fast.CLOSED, 0, 0))
     assert connection.at_end()
     same(connection.write(b"abc", 0, 3), 0)
     connection.output(0)

@@ -65,6 +65,7 @@ def test_event_that_is_not_listed_moves_nothing():
 
 @grouped
 def test_fast_path_relies_on_the_order_of_the_numbers():
-    # receive(): the states that carry data lie between ESTABLISHED and CLOSE_WAIT; arrive(): those that take text end at FIN_WAIT_2.
+    # receive(): the states that carry data lie between ESTABLISHED and CLOSE_WAIT; arrive(): those that take text
+    # end at FIN_WAIT_2.
     order = ["ESTABLISHED", "FIN_WAIT_1", "FIN_WAIT_2", "CLOSE_WAIT", "CLOSING", "LAST_ACK", "TIME_WAIT"]
     assert [NAMES[fast.ESTABLISHED + i] for i in range(7)] == order

@@ -1,8 +1,9 @@
 """Bad frames by the thousand, in a heap as small as a board's. Runs in MicroPython.
 
-Frames of every protocol, good ones and ones near an open connection, are damaged: bits flipped, cut, lengthened, lengths and option lists made
-nonsense, half of the time with right checksums, so that the damage reaches the layer it is meant for. After each batch nothing may have
-been raised, no descriptor lost, no memory kept, and a good packet must be served.
+Frames of every protocol, good ones and ones near an open connection, are damaged: bits flipped, cut, lengthened,
+lengths and option lists made nonsense, half of the time with right checksums, so that the damage reaches the layer
+it is meant for. After each batch nothing may have been raised, no descriptor lost, no memory kept, and a good packet
+must be served.
 """
 
 import gc
@@ -77,7 +78,9 @@ class Fuzz:
             return packet(17, ports + bytes((n >> 8, n & 255, 0, 0)) + bytes(random.below(256) for _ in range(n - 8)))
         if kind == 3:
             return packet(random.below(256), bytes(random.below(100)))
-        flags = random.one((ACK, ACK, ACK | PSH, ACK | PSH, SYN, SYN | ACK, FIN | ACK, RST, RST | ACK, ACK | URG, random.below(256)))
+        flags = random.one((ACK, ACK | PSH, ACK, ACK | PSH, SYN, SYN | ACK, FIN | ACK, RST, RST | ACK, ACK | URG))
+        if random.below(11) == 0:
+            flags = random.below(256)
         port = random.one((80, 81, 81, 81, 81, 82))
         tcb = self.app.tcb
         near = random.one((0, 0, 1, -1, 1459, 1460, 8760, 65535, 0x3FFFFFFF, -0x40000000, random.below(1 << 30)))
@@ -95,7 +98,8 @@ class Fuzz:
         random = self.random
         options = b""
         while len(options) < 36 and random.below(6):
-            options += bytes((random.below(10), random.below(12))) + bytes(random.below(256) for _ in range(random.below(5)))
+            options += bytes((random.below(10), random.below(12)))
+            options += bytes(random.below(256) for _ in range(random.below(5)))
         return options[:40]
 
     def damage(self, frame):
@@ -155,14 +159,14 @@ class Fuzz:
             raise wire.stack.last_error
         pool = wire.stack.pool
         assert all(fast.owned_by_dma(pool.rx_ring, i) for i in range(pool.receive)), "a receive descriptor is lost"
-        assert not any(fast.owned_by_dma(pool.tx_ring, i) for i in range(pool.transmit)), "a transmit descriptor is lost"
+        assert not any(fast.owned_by_dma(pool.tx_ring, i) for i in range(pool.transmit)), "a transmit frame is lost"
         for good in (arp(1, PEER_MAC, PEER, ANY + b"\0\0", OURS), packet(1, b"\x08\x00\xf7\xff\0\0\0\0")):
             before = self.sent
             wire.receive(good)
             assert self.sent > before, "a good packet is not served"
 
     def run(self, frames):
-        """Lets so many damaged frames arrive; returns the least memory that was in use after a batch in the first and in the second half."""
+        """Lets so many damaged frames arrive; returns the least memory that was in use in each half of the run."""
         early = late = 1 << 30
         for batch in range(frames // BATCH):
             for _ in range(BATCH):
@@ -181,10 +185,12 @@ class Fuzz:
         return early, late
 
     def used(self):
-        """Returns the heap in use when what time can end has ended; a connection that the program has not accepted yet may be left."""
+        """Returns the heap in use when what time can end has ended."""
         for _ in range(3):
             self.wire.advance(70000)
         self.check()
+        assert not self.listener.opening, "a half-open connection holds its place in the backlog"
+        self.wire.arp.flush()
         gc.collect()
         return gc.mem_alloc()
 
@@ -195,4 +201,4 @@ def run(seed, frames, observed=False):
     early, late = fuzz.run(frames)
     drops = fuzz.wire.drops()
     print("{} frames in, {} out, heap {} then {}, drops {}".format(frames, fuzz.sent, early, late, len(drops)))
-    assert late <= early + 1000, "memory leaks: {} bytes in use, then {}".format(early, late)
+    assert late <= early + 1500, "memory leaks: {} bytes in use, then {}".format(early, late)

@@ -11,10 +11,11 @@ A test reads like a conversation, in the manner of packetdrill:
     wire.advance(200)
     peer.expect_nothing()
 
-Sequence numbers are counted from each side's initial one, so the SYN is 0 and the first byte 1; what goes over the wire are whole frames with
-checksums, and every frame that leaves is checked byte by byte against the headers it must have. `send` and `expect` fill in what an honest
-peer would say next (seq) and has got (ack); a test names the numbers that it is about. Everything is strict: a frame that the test does not
-expect, an exception in the stack, a descriptor that was not given back fail the test.
+Sequence numbers are counted from each side's initial one, so the SYN is 0 and the first byte 1; what goes over the
+wire are whole frames with checksums, and every frame that leaves is checked byte by byte against the headers it must
+have. `send` and `expect` fill in what an honest peer would say next (seq) and has got (ack); a test names the
+numbers that it is about. Everything is strict: a frame that the test does not expect, an exception in the stack, a
+descriptor that was not given back fail the test.
 """
 
 from barenet import fast, ticks
@@ -69,7 +70,7 @@ class Observer:
 
 
 class Cable:
-    """A driver (docs/architecture.md) whose DMA is a Python list at each end. `stuck`: transmitted frames do not leave."""
+    """A driver (docs/architecture.md) with a Python list at each end. `stuck`: transmitted frames do not leave."""
 
     def __init__(self, wire):
         self.wire = wire
@@ -128,7 +129,7 @@ class Wire:
     """A stack at 10.77.0.2/24 and its cable.
 
     now: the time, ms; not reduced to ticks. frames: (time, frame) for everything that left and was not expected yet.
-    neighbour: the peer's MAC address is known, and when the stack asks for it again, it is told without the test's doing.
+    neighbour: the peer's MAC address is known, and the stack is told when it asks again, without the test's doing.
     gateway: 4 bytes; default: none.
     """
 
@@ -165,7 +166,7 @@ class Wire:
         self.settle()
 
     def advance(self, ms):
-        """Lets time pass; the stack is polled whenever it has said that something is due, and as often as a board would at least."""
+        """Lets time pass; the stack is polled whenever it has said that something will be due."""
         end = self.now + ms
         while self.now < end:
             step = end - self.now
@@ -175,14 +176,15 @@ class Wire:
             self.settle()
 
     def next_frame(self, after=None):
-        """Returns the next frame that has left; `after` lets that many ms pass, at the end of which, and not before, it must leave."""
+        """Returns the next frame that has left. `after`: it must leave in exactly so many ms, which pass."""
         if after is not None:
             assert not self.frames, "not expected: " + shown(self.frames)
             start = self.now
             self.advance(after)
             if self.frames:
                 came = self.frames[0][0] - start
-                assert came == after, "came after {} ms, expected after {}: {}".format(came, after, shown(self.frames[:1]))
+                what = shown(self.frames[:1])
+                assert came == after, "came after {} ms, expected after {}: {}".format(came, after, what)
         assert self.frames, "nothing was sent"
         return self.frames.pop(0)[1]
 
@@ -251,7 +253,7 @@ class Wire:
         pool = self.stack.pool
         assert all(fast.owned_by_dma(pool.rx_ring, i) for i in range(pool.receive)), "a receive descriptor is lost"
         if not self.cable.stuck:
-            assert not any(fast.owned_by_dma(pool.tx_ring, i) for i in range(pool.transmit)), "a transmit descriptor is lost"
+            assert not any(fast.owned_by_dma(pool.tx_ring, i) for i in range(pool.transmit)), "a transmit frame is lost"
         assert not self.stack._entered
 
 
@@ -317,8 +319,8 @@ class App:
 class Peer:
     """The other side of one connection, driven by the test.
 
-    iss, irs: initial sequence numbers of the peer and of the stack (learnt from its SYN). snd, rcv: the next number that each of them sends,
-    counted from there. win: the window that the peer offers.
+    iss, irs: initial sequence numbers of the peer and of the stack (learnt from its SYN). snd, rcv: the next number
+    that each of them sends, counted from there. win: the window that the peer offers.
     """
 
     def __init__(self, wire, address, mac, port, to, iss):
@@ -354,7 +356,7 @@ class Peer:
         self.wire.receive(self.frame(flags, seq, ack, text, win, mss, options, **changes))
 
     def expect(self, flags, seq=None, ack=None, text=None, length=None, win=None, mss=None, after=None):
-        """The next frame is this segment, with exactly these flags. length: of the text, when the bytes do not matter."""
+        """The next frame is this segment, with exactly these flags. length: if its bytes do not matter."""
         got = Segment(self.wire.next_frame(after), self)
         if self.irs is None and flags & SYN:
             self.irs = got.raw_seq
@@ -392,7 +394,7 @@ class Peer:
 
 
 class Segment:
-    """A frame that the stack has sent, checked and taken apart; seq and ack are counted from the initial numbers of `peer`."""
+    """A frame that the stack has sent, checked and taken apart; seq and ack count from the peer's iss and irs."""
 
     def __init__(self, frame, peer):
         total = frame[16] << 8 | frame[17]
@@ -406,7 +408,7 @@ class Segment:
         assert fast.add(frame, 34, total - 20, pseudo(OURS, peer.address, 6, total - 20)) == 0xFFFF, "TCP checksum"
         assert frame[34] << 8 | frame[35] == peer.to and frame[36] << 8 | frame[37] == peer.port, "ports"
         start = 34 + (frame[46] >> 4 << 2)
-        assert 54 <= start <= end and frame[46] & 15 == 0 and frame[52:54] == b"\0\0", "data offset, reserved bits or urgent pointer"
+        assert 54 <= start <= end and frame[46] & 15 == 0 and frame[52:54] == b"\0\0", "offset, reserved or urgent"
         self.id = frame[18] << 8 | frame[19]
         self.raw_seq = number(frame, 38)
         self.raw_ack = number(frame, 42)
@@ -425,7 +427,17 @@ class Segment:
 
 
 def established(
-    active=True, mss=1460, win=65535, rtt=0, iss=0x10000000, peer_iss=1000, rcvbuf=BUFFER, sndbuf=BUFFER, now=1000, transmit=4, port=5000
+    active=True,
+    mss=1460,
+    win=65535,
+    rtt=0,
+    iss=0x10000000,
+    peer_iss=1000,
+    rcvbuf=BUFFER,
+    sndbuf=BUFFER,
+    now=1000,
+    transmit=4,
+    port=5000,
 ):
     """Returns (wire, peer, app) with a connection open between them, `rtt` ms measured in its handshake."""
     wire = Wire(now, transmit=transmit)
@@ -433,7 +445,18 @@ def established(
     return wire, peer, app
 
 
-def another(wire, active=True, mss=1460, win=65535, rtt=0, iss=0x10000000, peer_iss=1000, rcvbuf=BUFFER, sndbuf=BUFFER, port=5000):
+def another(
+    wire,
+    active=True,
+    mss=1460,
+    win=65535,
+    rtt=0,
+    iss=0x10000000,
+    peer_iss=1000,
+    rcvbuf=BUFFER,
+    sndbuf=BUFFER,
+    port=5000,
+):
     """Returns (peer, app) with one more connection open between them."""
     wire.iss(iss)
     peer = wire.peer(port, iss=peer_iss)
@@ -466,13 +489,25 @@ def segment(source, destination, seq, ack, flags, window, options=b"", reserved=
         bytes((source >> 8, source & 255, destination >> 8, destination & 255))
         + seq.to_bytes(4, "big")
         + ack.to_bytes(4, "big")
-        + bytes(((20 + len(options)) << 2 | reserved, flags, window >> 8, window & 255, 0, 0, urgent >> 8, urgent & 255))
+        + bytes(
+            ((20 + len(options)) << 2 | reserved, flags, window >> 8, window & 255, 0, 0, urgent >> 8, urgent & 255)
+        )
         + options
     )
 
 
 def packet(
-    protocol, payload, source=PEER, destination=OURS, mac=PEER_MAC, to=MAC, ttl=64, ip_options=b"", fragment=b"\x40\x00", check=True, tail=b""
+    protocol,
+    payload,
+    source=PEER,
+    destination=OURS,
+    mac=PEER_MAC,
+    to=MAC,
+    ttl=64,
+    ip_options=b"",
+    fragment=b"\x40\x00",
+    check=True,
+    tail=b"",
 ):
     """Returns the Ethernet frame of an IPv4 packet. check: fill in the checksums. tail: bytes behind the packet."""
     header = bytearray(20) + ip_options
@@ -493,7 +528,7 @@ def packet(
 
 
 def fix(frame):
-    """Fills in the checksums of an IPv4 packet, and of the TCP segment or UDP datagram in it, as far as the frame has them."""
+    """Fills in the checksums of an IPv4 packet and of what it carries, as far as the frame has them."""
     start = 14 + ((frame[14] & 15) << 2)
     end = min(len(frame), 14 + (frame[16] << 8 | frame[17]))
     if len(frame) < 34 or start > len(frame):
@@ -518,7 +553,16 @@ def pseudo(source, destination, protocol, length):
 def arp(operation, sender_mac, sender, target_mac, target, to=ALL):
     """Returns the frame of an ARP packet, padded to 60 bytes."""
     return (
-        to + sender_mac + b"\x08\x06" + b"\0\x01\x08\0\x06\x04\0" + bytes((operation,)) + sender_mac + sender + target_mac + target + bytes(18)
+        to
+        + sender_mac
+        + b"\x08\x06"
+        + b"\0\x01\x08\0\x06\x04\0"
+        + bytes((operation,))
+        + sender_mac
+        + sender
+        + target_mac
+        + target
+        + bytes(18)
     )
 
 
@@ -536,4 +580,4 @@ def flag_names(flags):
 
 
 def shown(frames):
-    return ", ".join("at {} ms: {}{}".format(at, frame[:80].hex(), "…" if len(frame) > 80 else "") for at, frame in frames)
+    return ", ".join("at {} ms: {}".format(at, frame[:80].hex() + "…" * (len(frame) > 80)) for at, frame in frames)

@@ -5,7 +5,24 @@ from wire import on_wire
 
 if ON_DEVICE:
     from barenet.ticks import PERIOD
-    from rig import ACK, ALL, ANY, FAR, MAC, OTHER, OTHER_MAC, OURS, PEER, PEER_MAC, PSH, SYN, Wire, arp, established, packet
+    from rig import (
+        ACK,
+        ALL,
+        ANY,
+        FAR,
+        MAC,
+        OTHER,
+        OTHER_MAC,
+        OURS,
+        PEER,
+        PEER_MAC,
+        PSH,
+        SYN,
+        Wire,
+        arp,
+        established,
+        packet,
+    )
 
     EHOSTUNREACH = 113
     NEW_MAC = b"\x02\0\0\0\0\x77"
@@ -19,7 +36,8 @@ if ON_DEVICE:
 
     def expect_packet(wire, payload=b"x", mac=PEER_MAC, to=PEER, after=None):
         frame = wire.next_frame(after)
-        assert frame[0:6] == mac and frame[12:14] == b"\x08\x00" and frame[30:34] == to and frame[34 : 34 + len(payload)] == payload, frame.hex()
+        assert frame[0:6] == mac and frame[12:14] == b"\x08\x00" and frame[30:34] == to, frame.hex()
+        assert frame[34 : 34 + len(payload)] == payload, frame.hex()
 
 
 @on_wire
@@ -246,7 +264,8 @@ def test_nobody_else_gets_our_own_address():
 
 @on_wire
 def test_new_address_of_a_peer_reaches_its_open_connections():
-    # Announced by a request, announced by an answer to all (RFC 5944 section 4.6), told in an answer, seen in a request to another.
+    # Announced by a request, announced by an answer to all (RFC 5944 section 4.6), told in an answer, seen in a
+    # request to another.
     for frame in (
         arp(1, NEW_MAC, PEER, NO_MAC, PEER),
         arp(2, NEW_MAC, PEER, NO_MAC, PEER),

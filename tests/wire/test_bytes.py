@@ -16,7 +16,7 @@ if ON_DEVICE:
 @on_wire
 def test_arp_request_and_reply():
     wire = Wire(neighbour=False)
-    # destination  source       type  | htype ptype hlen plen oper | sender MAC  sender IP | target MAC target IP | padding
+    # Lines: Ethernet header; htype, ptype, hlen, plen, oper; sender's MAC and IP; target's MAC and IP; padding.
     wire.receive(
         octets("""
         ff ff ff ff ff ff  02 00 00 00 00 01  08 06
@@ -57,7 +57,8 @@ def test_arp_request_and_reply_the_other_way():
         02 00 00 00 00 02  0a 4d 00 02
         00 00 00 00 00 00 00 00 00 00 00 00 00 00 00 00 00 00""")
     )
-    # The packet that waited. Header checksum: 4500 + 0017 + 1234 + 4000 + 40fd + 0a4d + 0002 + 0a4d + 0001 = ece5, inverted 131a.
+    # The packet that waited. Header checksum: 4500 + 0017 + 1234 + 4000 + 40fd + 0a4d + 0002 + 0a4d + 0001 = ece5,
+    # inverted 131a.
     wire.expect_frame(
         octets("""
         02 00 00 00 00 01  02 00 00 00 00 02  08 00
@@ -74,8 +75,8 @@ def test_ip_packet_with_options_and_padding_reaches_its_protocol():
     wire.ip.handlers[253] = lambda frame, start, end, source, destination, now: got.append(
         (bytes(frame[start:end]), source, destination)
     )
-    # IHL 6: one word of options (two no-operations, an end). 4600 + 001b + 1234 + 4000 + 40fd + 0a4d + 0001 + 0a4d + 0002 + 0101 + 0000
-    # = eeea, inverted 1115.
+    # IHL 6: one word of options (two no-operations, an end). 4600 + 001b + 1234 + 4000 + 40fd + 0a4d + 0001 + 0a4d +
+    # 0002 + 0101 + 0000 = eeea, inverted 1115.
     wire.receive(
         octets("""
         02 00 00 00 00 02  02 00 00 00 00 01  08 00
@@ -94,7 +95,8 @@ def test_tcp_handshake_and_data():
     wire.ip.identification = 0x00FF
     # SYN, seq 1000, MSS 1460.
     # IP: 4500 + 002c + abcd + 4000 + 4006 + addresses 149d = 1859c, folded 859d, inverted 7a62.
-    # TCP: addresses 149d + protocol 0006 + length 0018 + 1388 + 0050 + 0000 + 03e8 + 0000 + 0000 + 6002 + ffff + 0204 + 05b4 = 19434 -> 6bca.
+    # TCP: addresses 149d + protocol 0006 + length 0018 + 1388 + 0050 + 0000 + 03e8 + 0000 + 0000 + 6002 + ffff +
+    # 0204 + 05b4 = 19434 -> 6bca.
     wire.receive(
         octets("""
         02 00 00 00 00 02  02 00 00 00 00 01  08 00

@@ -251,6 +251,21 @@ def test_wrong_ack_in_syn_received_is_reset():
 
 
 @on_wire
+def test_syn_ack_does_not_complete_a_passive_open():
+    # That is half of a simultaneous open, and we did not open (RFC 9293 section 3.10.7.4, fourth check).
+    wire = Wire()
+    listener = wire.listen(80, backlog=1)
+    peer = wire.peer()
+    peer.send(SYN)
+    peer.expect(SYN | ACK, mss=1460)
+    peer.send(SYN | ACK, seq=0, ack=1)
+    wire.frames.clear()
+    assert wire.accept(listener) is None
+    peer.send(ACK)
+    assert wire.accept(listener).state == "ESTABLISHED" and not listener.full()
+
+
+@on_wire
 def test_number_outside_of_the_window_in_syn_received_is_answered_with_an_ack():
     # RFC 9293 section 3.10.7.4, first check: an ACK, not a reset, whatever it acknowledges.
     wire = Wire()

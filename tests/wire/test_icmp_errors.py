@@ -12,7 +12,10 @@ if ON_DEVICE:
     def unreachable(peer, code, seq, ports=None):
         """Returns the error of a router about our segment with this number."""
         ports = ports or (peer.to, peer.port)
-        quote = packet(6, b"".join(port.to_bytes(2, "big") for port in ports) + ((seq + peer.irs) & 0xFFFFFFFF).to_bytes(4, "big") + bytes(12))
+        header = b"".join(port.to_bytes(2, "big") for port in ports) + ((seq + peer.irs) & 0xFFFFFFFF).to_bytes(
+            4, "big"
+        )
+        quote = packet(6, header + bytes(12))
         quote[26:30] = OURS
         quote[30:34] = PEER
         message = bytearray(b"\x03" + bytes((code,)) + bytes(6) + quote[14:42])

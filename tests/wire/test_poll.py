@@ -90,7 +90,8 @@ def test_flood_does_not_keep_a_poll_for_ever():
 
 @on_wire
 def test_damaged_frames_are_given_back_and_counted():
-    # Error summary set, or not the whole frame in one descriptor: what the DMA leaves behind (bits 15, 9 and 8 of word 0).
+    # Error summary set, or not the whole frame in one descriptor: what the DMA leaves behind (bits 15, 9 and 8 of
+    # word 0).
     wire = Wire()
     pool = wire.stack.pool
     for status in (0x8300, 0x0100, 0x0200, 0x0000, 0x8000):

@@ -4,7 +4,7 @@ from device import ON_DEVICE
 from wire import on_wire
 
 if ON_DEVICE:
-    from rig import ACK, ALL, FIN, PSH, RST, SYN, URG, FAR, PEER, Wire, established
+    from rig import ACK, ALL, FAR, FIN, PEER, PSH, RST, SYN, URG, Wire, established
 
     ECONNABORTED, ECONNRESET = 103, 104
 

@@ -12,7 +12,8 @@ if ON_DEVICE:
 
 @on_wire
 def test_lost_segment_is_sent_again_with_doubled_intervals():
-    # RFC 6298 section 2.2: RTO = SRTT + 4 * RTTVAR = 100 + 4 * 50 after one measurement of 100 ms; section 5.5: doubled each time.
+    # RFC 6298 section 2.2: RTO = SRTT + 4 * RTTVAR = 100 + 4 * 50 after one measurement of 100 ms; section 5.5:
+    # doubled each time.
     wire, peer, app = established(rtt=100)
     app.write(b"hello")
     peer.expect(ACK | PSH, seq=1, text=b"hello")
@@ -179,9 +180,9 @@ def test_congestion_avoidance_from_half_of_what_was_in_flight():
             peer.expect(ACK, seq=acked + 1460 * n, length=1460)
             n += 1
         windows.append(n)
-        for _ in range(n):
-            acked += 1460
-            wire.receive(peer.frame(ACK, ack=acked)) if _ == n - 1 else wire.cable.inbox.append(peer.frame(ACK, ack=acked))
+        acks = [peer.frame(ACK, ack=acked + 1460 * (i + 1)) for i in range(n)]
+        acked += 1460 * n
+        wire.receive(*acks)
         if acked > 45000:
             break
     assert windows == [2, 4, 5, 6, 7], windows
@@ -284,7 +285,8 @@ def test_fin_that_is_never_acknowledged_ends_the_connection():
 
 @on_wire
 def test_reset_after_a_timeout_is_numbered_so_that_it_is_believed():
-    # The peer has got everything, its acknowledgements were lost: a number that it has passed would be ignored (RFC 5961 section 3.2).
+    # The peer has got everything, its acknowledgements were lost: a number that it has passed would be ignored (RFC
+    # 5961 section 3.2).
     wire, peer, app = established()
     app.write(pattern(0, 2920))
     peer.expect(ACK, text=pattern(0, 1460))

@@ -119,7 +119,8 @@ def test_half_of_the_largest_window_ever_offered_counts():
     app.write(pattern(0, 8000))
     peer.expect(ACK, text=pattern(0, 1460))
     peer.expect(ACK, text=pattern(1460, 1460))
-    peer.send(ACK, ack=1461, win=2000)  # 540 bytes fit: more than half of the first window, less than half of the largest
+    # 540 bytes fit: more than half of the first window, less than half of the largest.
+    peer.send(ACK, ack=1461, win=2000)
     peer.expect_nothing()
     peer.send(ACK, ack=1461, win=4000)
     peer.expect(ACK, text=pattern(2920, 1460))

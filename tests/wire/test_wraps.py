@@ -1,4 +1,6 @@
-"""Numbers that wrap: sequence numbers at 2**32 (and where a sign bit changes), ticks at 2**30 ms, IP identifications at 2**16."""
+"""Numbers that wrap: sequence numbers at 2**32 (and where a sign bit changes), ticks at 2**30 ms, IP identifications
+at 2**16.
+"""
 
 from device import ON_DEVICE
 from wire import on_wire

@@ -6,7 +6,9 @@ if ON_DEVICE:
     import rig
 
     def on_wire(test):
-        """Runs the test twice, as it is and with an observer attached, which must change nothing; each time nothing may be left over."""
+        """Runs the test twice, as it is and with an observer attached, which must change nothing; each time nothing
+        may be left over.
+        """
 
         def checked():
             for observed in (False, True):

@@ -3,11 +3,13 @@
 Kept apart from the driver because it is needed rarely and is large. Everything it returns can be written as JSON.
 """
 
+from errno import EIO
 from time import sleep_ms, ticks_add, ticks_diff, ticks_ms
 
 from barenet import fast
-from barenet.driver import emac, rmii_clock
+from barenet.driver import bring_up, rmii_clock
 from barenet.driver import phy as mdio
+from barenet.driver.emac import EMAC
 from barenet.driver.registers import get
 from micropython import const
 
@@ -15,6 +17,7 @@ _LISTEN_MS = const(2000)
 _LINK_MS = const(5000)
 _RESETS = const(8)
 _SAMPLES = const(200)
+_LOOPBACK = const(0xD800)  # CONFIG: PS, FES, LM, DM
 _BUSMODE = const(0x3FF69000)
 
 # name, address, fields as "bit NAME" or "low-high NAME"; a field that is 0 is not shown.
@@ -120,11 +123,11 @@ def walk(config, pool, link_ms=_LINK_MS, listen_ms=_LISTEN_MS):
     if left_running():
         findings.append(["a MAC was left running", "boot.py does not stop it: after a soft reset it writes into the new program's memory; deploy boot.py again"])
     try:
-        driver = emac.EMAC(config)
+        driver = EMAC(config)
     except OSError as e:
         return {"steps": [["board file", str(e.args[-1])]], "findings": findings, "registers": [], "phy": {}, "status": {}}
     failed = None
-    for name, step in driver.steps(pool):
+    for name, step in bring_up.steps(driver, pool):
         try:
             step()
             steps.append([name, "ok"])
@@ -148,7 +151,7 @@ def walk(config, pool, link_ms=_LINK_MS, listen_ms=_LISTEN_MS):
 
 
 def _explain(step, driver, findings):
-    clock = driver.clock_mode
+    clock = driver.board["ref_clk"]
     if step == "MAC reset" and clock == "gpio0_in":
         high = sample(0)
         if 0 < high < _SAMPLES:
@@ -158,7 +161,7 @@ def _explain(step, driver, findings):
 
 
 def _exercise(driver, pool, steps, findings, link_ms, listen_ms):
-    again = {name: step for name, step in driver.steps(pool)}
+    again = {name: step for name, step in bring_up.steps(driver, pool)}
     ended = 0
     for _ in range(_RESETS):
         try:
@@ -175,7 +178,7 @@ def _exercise(driver, pool, steps, findings, link_ms, listen_ms):
     try:
         again["PHY"]()
         again["MAC and DMA"]()
-        driver.loopback()
+        loopback(driver)
         steps.append(["loopback", "ok"])
     except OSError as e:
         steps.append(["loopback", str(e.args[-1])])
@@ -186,6 +189,38 @@ def _exercise(driver, pool, steps, findings, link_ms, listen_ms):
         _listen(driver, pool, seen, listen_ms)
         _send_one(driver, pool, seen)
     findings.extend(diagnose(driver, pool, seen))
+
+
+def loopback(driver, length=64):
+    """Sends a frame of `length` bytes inside the MAC, without PHY and cable, and compares what comes back. Frames in the rings are lost.
+
+    Raises OSError(EIO) that says on which side it failed.
+    """
+    pool = driver.pool
+    normal = driver.config
+    try:
+        driver.config = _LOOPBACK
+        bring_up.restart(driver)
+        frame = pool.transmit_frame()
+        frame[:12] = driver.mac + driver.mac
+        for i in range(12, length):
+            frame[i] = i & 255
+        pool.send(length)
+        driver.transmit()
+        for _ in range(50):
+            if not fast.owned_by_dma(pool.rx_ring, 0):
+                break
+            sleep_ms(1)
+        else:
+            if fast.owned_by_dma(pool.tx_ring, 0):
+                raise OSError(EIO, "loopback: the transmitter does not send; look at STATUS and DEBUG")
+            raise OSError(EIO, "loopback: the frame was sent inside the MAC and did not come back")
+        n = fast.received_length(pool.words, pool.objects)
+        if n != length or pool.frames[0][:length] != frame[:length]:
+            raise OSError(EIO, "loopback: the frame came back changed (%d bytes for %d)" % (n, length))
+    finally:
+        driver.config = normal
+        bring_up.restart(driver)
 
 
 def _poll_until(driver, condition, ms):
@@ -250,13 +285,16 @@ def _send_one(driver, pool, seen):
 def examine(driver, pool):
     """Looks at a running driver without disturbing it. Returns a dict as walk() does, without steps."""
     report = {"steps": [], "findings": diagnose(driver, pool, Tally()), "status": driver.status(), "registers": registers()}
-    report["phy"] = _phy(driver) if _reachable() else {}
+    report["phy"] = _phy(driver)
     return report
 
 
 def _phy(driver):
+    if not _reachable() or get(_BUSMODE) & 1:
+        return {}
+    numbers = [0, 1, 2, 3, 4, 5, 6] + {"LAN8720": [17, 18, 26, 27, 31], "DP83848": [16], "KSZ80XX": [30, 31]}.get(driver.phy.type, [])
     return {"address": driver.phy.address, "id": "0x%08X" % driver.phy.id, "type": driver.phy.type, "name": driver.phy.name,
-            "registers": [[n, "0x%04X" % v] for n, v in sorted(driver.phy.registers().items())]}  # fmt: skip
+            "registers": [[n, "0x%04X" % driver.phy.read(n)] for n in numbers]}  # fmt: skip
 
 
 def diagnose(driver, pool, seen):
@@ -265,7 +303,7 @@ def diagnose(driver, pool, seen):
     if not _reachable():
         return [["the EMAC does not answer", "its clock gate is closed or it is held in reset: start the LAN"]]
     if get(_BUSMODE) & 1:
-        return [["the MAC's reset has not ended", "its clock has stopped: " + driver.clock_remedy()]]
+        return [["the MAC's reset has not ended", "its clock has stopped: " + bring_up.clock_remedy(driver.board["ref_clk"])]]
     phy = driver.phy
     config = get(0x3FF6A000)
     bmcr, bmsr = phy.read(mdio.BMCR), phy.read(mdio.BMSR)
@@ -312,7 +350,7 @@ def _diagnose_mode(driver, config, found):
 
 
 def _diagnose_setup(driver, config, found):
-    for gpio, address, word in emac.PADS:
+    for gpio, address, word in bring_up.PADS:
         if (get(address) ^ word) & 0x7200:
             found.append(["GPIO%d is not connected to the MAC" % gpio, "a program has used the pin: it belongs to the Ethernet on every ESP32"])
     if get(0x3FF6980C) >> 13 & 7 != 4:
@@ -322,10 +360,10 @@ def _diagnose_setup(driver, config, found):
     mac = driver.mac
     if get(0x3FF6A040) & 0xFFFF != mac[5] << 8 | mac[4] or get(0x3FF6A044) != mac[3] << 24 | mac[2] << 16 | mac[1] << 8 | mac[0]:
         found.append(["the address filter has another address than ours", "only broadcasts arrive: start the LAN again"])
-    if rmii_clock.uses_apll(driver.clock_mode):
+    if rmii_clock.uses_apll(driver.board["ref_clk"]):
         if get(0x3FF000CC) & 0x0406:
             found.append(["Wi-Fi is on", "it disturbs the APLL that makes this board's Ethernet clock: frames are lost while it sends"])
-        if driver.clock_mode != "gpio0_out" and 0 < sample(0) < _SAMPLES:
+        if driver.board["ref_clk"] != "gpio0_out" and 0 < sample(0) < _SAMPLES:
             found.append(["a clock arrives at GPIO0, too", "MAC and PHY may run from two oscillators, with periodic loss: ref_clk = gpio0_in?"])
 
 

@@ -296,7 +296,7 @@ class Connection:
             return
         if flags & SYN:
             if tcb[STATE] == SYN_RECEIVED and seq == tcb[IRS]:
-                if flags & ACK and ack == tcb[SND_NXT]:
+                if flags & ACK and ack == tcb[SND_NXT] and self.listener is None:
                     # The other half of a simultaneous open.
                     self._established(frame, start, seq, ack, now, "ACK of SYN")
                     tcb[FLAGS] |= FLAG_ACK_NOW

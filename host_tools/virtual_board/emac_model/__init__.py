@@ -32,6 +32,7 @@ from host_tools import ROOT
 from host_tools.virtual_board.emac_model import memory
 
 RUNTIME = Path(__file__).with_name("runtime")
+RUNTIME_HEAP = 6 * 1024  # what runtime/ takes of the interpreter's heap
 _END_S = 5.0
 _ANSWER_S = 10.0
 
@@ -40,16 +41,17 @@ class Model:
     """The model in a process of its own, for one board's whole life.
 
     link: descriptor of the cable. config: the board file's content as in board.json: the model is wired as that board.
-    different: attributes of Wiring that differ.
+    timing: attributes of phy.Timing, seconds, where a PHY's real ones are too long. different: attributes of Wiring that differ.
     """
 
-    def __init__(self, link: int, config: dict[str, Any], **different: Any):
+    def __init__(self, link: int, config: dict[str, Any], timing: dict[str, float] | None = None, **different: Any):
         self.config = config
         self.bus, bus = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._control, control = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._control.settimeout(_ANSWER_S)
         self.bus.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, BUS_TIMEOUT)
-        order = {"config": config, "different": different, "bus": bus.fileno(), "link": link, "control": control.fileno()}
+        order = {"config": config, "timing": timing or {}, "different": different}
+        order |= {"bus": bus.fileno(), "link": link, "control": control.fileno()}
         self.process = subprocess.Popen(
             [sys.executable, "-m", __name__, json.dumps(order)],
             pass_fds=[bus.fileno(), control.fileno(), link],
@@ -75,13 +77,17 @@ class Model:
         """Where the interpreter's heap of `heap` bytes shall lie; see memory.layout."""
         return memory.layout(command, heap, bool(self.config.get("psram")))
 
-    def order(self, **wishes: dict[str, Any]) -> dict[str, Any]:
-        """Changes faults={…} or partner={…} and returns breaches, frame counts and the link's state.
+    def order(self, **wishes: Any) -> dict[str, Any]:
+        """Changes faults={…} or partner={…} (attributes of Faults and Partner) and returns breaches, frame counts and the link's state.
 
         Raises OSError when the model does not answer.
         """
         self._control.send(json.dumps(wishes).encode())
         return json.loads(self._control.recv(1 << 20))
+
+    def reset(self) -> None:
+        """Resets the chip, as machine.reset() and the EN button do; a soft reset of the interpreter does not."""
+        self.order(reset=True)
 
     def breaches(self) -> list[str]:
         """The rules broken so far."""

@@ -56,9 +56,8 @@ class Server:
 
     def _loop(self) -> None:
         bus, link, control = self.bus.fileno(), self.link, self.control.fileno()
-        emac = self.chip.emac
-        timeout = 0.0
         while True:
+            emac = self.chip.emac
             now = time.monotonic()
             wanted = [bus, control]
             if self._rx_at <= now:
@@ -133,7 +132,10 @@ class Server:
         return start + (max(length, 60) + _GAP) * 8e-6 / self.chip.emac.speed()
 
     def _obey(self) -> bool:
-        """An order is {"faults": {…}, "partner": {…}} to change things; each is answered with what is seen. False at the end of file."""
+        """An order is {"faults": {…}, "partner": {…}} to change things, {"reset": true} to reset the chip; each is answered with what is seen.
+
+        Returns False at the end of file.
+        """
         try:
             order = self.control.recv(1 << 16)
         except ConnectionError:
@@ -145,6 +147,8 @@ class Server:
         for part in ("faults", "partner"):
             for name, value in wishes.get(part, {}).items():
                 setattr(getattr(chip, part), name, value)
+        if wishes.get("reset"):
+            chip.power_on()
         answer = {
             "breaches": [str(breach) for breach in chip.breaches],
             "frames in": chip.emac.frames_in,
