@@ -49,11 +49,14 @@ def board():
     """
     try:
         with open(BOARD_FILE) as f:
-            return json.load(f)
+            config = json.load(f)
     except OSError:
         return {}
     except ValueError:
+        config = None
+    if not isinstance(config, dict):
         raise OSError(EINVAL, BOARD_FILE + " is damaged: deploy the board file again")
+    return config
 
 
 def _driver(config):
@@ -90,15 +93,16 @@ class LAN:
     def __init__(self, id=None, *, board=None, **options):
         if self._made:
             return
-        config = dict(globals()["board"]() if board is None else board)
-        config.update(options)
         try:
+            config = dict(globals()["board"]() if board is None else board)
+            config.update(options)
             self._build(config)
         except Exception:
             LAN._one = None
             raise
 
     def _build(self, config):
+        _check(config)
         self._config = config
         self._network = config.get("network", "dhcp")
         self.driver = _driver(config)
@@ -264,6 +268,8 @@ class LAN:
         stack.enter()
         try:
             if self._network == "dhcp":
+                if stack.dhcp.state == "STOPPED":
+                    stack.configure(ANY, ANY, ANY, [])  # a fixed address that was set before is not the lease's
                 stack.dhcp.start(stack.now())
             else:
                 stack.configure(*_parse(self._network))
@@ -283,6 +289,24 @@ class LAN:
         if self._timer is not None:
             self._timer.deinit()
             self._timer = None
+
+
+def _check(config):
+    """Raises OSError(EINVAL) for a board file with which active(True) would fail for lack of an address."""
+    network = config.get("network", "dhcp")
+    if network != "dhcp":
+        try:
+            _parse(network)
+        except (AttributeError, KeyError, TypeError, ValueError) as e:
+            raise OSError(EINVAL, 'wrong network in the board file (%s): it is "dhcp" or {"ip": "10.0.0.2/24", "gw": …, "dns": …}' % e)
+    mac = config.get("mac")
+    if mac is not None:
+        try:
+            octets = bytes(int(x, 16) for x in mac.split(":"))
+        except (AttributeError, ValueError):
+            octets = b""
+        if len(octets) != 6 or octets[0] & 1:
+            raise OSError(EINVAL, "wrong mac in the board file: %s is no address of one interface such as 02:00:00:00:00:01" % mac)
 
 
 def _parse(network):

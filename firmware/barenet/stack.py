@@ -68,6 +68,7 @@ class Stack:
         """Starts the driver and makes this the running stack. Raises OSError when the driver cannot start."""
         global _running
         self.driver.start(self.pool)
+        self.link_up = False
         self.words[fast.C_NEXT_TIMER] = self._slow_at = self.now()
         self._seen = 0
         _running = self

@@ -8,6 +8,7 @@ While a trace is on, every segment goes through plain Python, a few milliseconds
 """
 
 import json
+import sys
 
 from barenet import fast
 from barenet.lan import text
@@ -86,6 +87,11 @@ def describe(frame, length):
     return words
 
 
+def show(line):
+    """Writes a line in one piece: print() writes its end apart, and the echo of a key that is typed may come in between."""
+    sys.stdout.write(line + "\n")
+
+
 class Trace:
     """An observer (stack.observe) that writes one line for each thing that happens.
 
@@ -93,7 +99,7 @@ class Trace:
     state, block), "ms" and what belongs to it.
     """
 
-    def __init__(self, write=print, style="text"):
+    def __init__(self, write=show, style="text"):
         self._write = write
         self._json = style == "json"
 
@@ -147,7 +153,7 @@ class Trace:
         return "%s:%d" % (text(connection.remote[0]), connection.remote[1])
 
 
-def on(write=print, style="text", stack=None):
+def on(write=show, style="text", stack=None):
     """Starts tracing `stack`, by default the running one; see Trace for the other arguments.
 
     Raises OSError(ENETDOWN) when no stack is given and the LAN is down.

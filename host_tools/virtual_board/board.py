@@ -18,6 +18,7 @@ from mpremote.transport_serial import SerialTransport
 
 from host_tools import ROOT
 from host_tools.errors import BarenetError
+from host_tools.virtual_board.supervisor import BROKE_A_RULE
 
 _MAKE_TIMEOUT = 600  # s; the first start may have to fetch the interpreter
 _BOOT_TIMEOUT = 40  # s, above the supervisor's own bound
@@ -28,7 +29,7 @@ class VirtualBoard:
     """A virtual board, for as long as the `with` block lasts.
 
     Args:
-        driver: "tap".
+        driver: "emac" or "tap"; None for the EMAC with 32 bits, the TAP driver with 64.
         heap: the board's heap, for example "160k".
         bits: word size of its interpreter, 32 or 64.
         network: "dhcp", or a dict with "ip" (with its prefix) and perhaps "gw" and "dns"; None for 10.77.0.2/24 with
@@ -47,12 +48,12 @@ class VirtualBoard:
         description: the line that `barenet virtual` prints.
 
     Raises:
-        BarenetError: on entering, when the board cannot be made or does not boot.
+        BarenetError: on entering, when the board cannot be made or does not boot; at the end, when the driver broke a rule of the chip.
     """
 
     def __init__(
         self,
-        driver: str = "tap",
+        driver: str | None = None,
         heap: str = "160k",
         bits: int = 32,
         network: str | dict[str, str] | None = None,
@@ -62,7 +63,9 @@ class VirtualBoard:
         main: bool = True,
         before: Callable[[VirtualBoard], None] | None = None,
     ):
-        options = ["--driver", driver, "--heap", heap, "--bits", str(bits)]
+        options = ["--heap", heap, "--bits", str(bits)]
+        if driver:
+            options += ["--driver", driver]
         if network == "dhcp":
             options += ["--dhcp"]
         elif network is not None:
@@ -121,7 +124,11 @@ class VirtualBoard:
         except subprocess.TimeoutExpired:
             self._supervisor.kill()
             self._supervisor.wait()
+        self._errors.seek(0)
+        said = self._errors.read().decode(errors="replace").strip()
         self._errors.close()
+        if self._supervisor.returncode == BROKE_A_RULE:
+            raise BarenetError(said)
 
     def popen(self, argv: Sequence[str], **options: Any) -> subprocess.Popen:
         """Starts a program of this PC in the board's namespace, as subprocess.Popen does; it ends with the board."""

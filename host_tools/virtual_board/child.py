@@ -17,6 +17,9 @@ import termios
 import time
 from pathlib import Path
 
+from host_tools.virtual_board.emac_model import RUNTIME as CHIP_RUNTIME
+from host_tools.virtual_board.emac_model import RUNTIME_HEAP, Model
+from host_tools.virtual_board.emac_model.memory import Layout
 from host_tools.virtual_board.interpreter import Interpreter
 
 RUNTIME = Path(__file__).with_name("runtime")
@@ -38,8 +41,10 @@ def die_with_parent() -> None:
     _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
-def _prepare() -> None:
+def _prepare(layout: Layout | None) -> None:
     die_with_parent()
+    if layout:
+        layout.apply()
     # Ctrl-C in a terminal reaches the whole foreground group; the interpreter gets it from us alone, see _signals.py.
     signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
 
@@ -55,6 +60,10 @@ class Child:
         identity: the board's MAC address as text.
         files: descriptors of (stdin, stdout, stderr) of a program that runs in place of the REPL; None for the REPL,
             whose pipes are then `stdin` and `stdout`.
+        chip: the model of the EMAC that it works on; the cable is the model's then.
+
+    Raises:
+        BarenetError: its heap cannot be laid where the chip has it.
     """
 
     def __init__(
@@ -65,6 +74,7 @@ class Child:
         boot: dict,
         identity: str,
         files: tuple[int, int, int] | None,
+        chip: Model | None = None,
     ):
         self.console = files is None
         self.started = time.monotonic()
@@ -76,7 +86,17 @@ class Child:
         self.control.setblocking(False)
         self._source = os.memfd_create("source")
         self._report = os.memfd_create("report")
-        inherited = [control.fileno(), self._source, self._report, link]
+        size = heap + _RUNTIME_HEAP[interpreter.bits]
+        inherited = [control.fileno(), self._source, self._report]
+        if chip:
+            size += RUNTIME_HEAP
+            layout = chip.layout(interpreter.command, size)
+            inherited += chip.descriptors
+            joined = {**chip.environment, "MICROPYPATH": f"{CHIP_RUNTIME}:.frozen"}
+        else:
+            layout = None
+            inherited += [link]
+            joined = {"MICROPYPATH": ".frozen", "BARENET_LINK_FD": str(link)}
         if self.console:
             self._stdin_read, self.stdin = os.pipe()
             self.stdout, output = os.pipe()
@@ -92,16 +112,14 @@ class Child:
             boot = dict(boot, tag=None, out=waiting)
             inherited += waiting
         environment = dict(
-            os.environ,
-            MICROPYPATH=".frozen",
+            {name: value for name, value in os.environ.items() if name not in ("BARENET_CHIP_FD", "BARENET_LINK_FD")},
             BARENET_BOOT=json.dumps(boot),
             BARENET_CONTROL_FD=str(control.fileno()),
             BARENET_SOURCE_FD=str(self._source),
             BARENET_REPORT_FD=str(self._report),
-            BARENET_LINK_FD=str(link),
             BARENET_UNIQUE_ID=identity,
+            **joined,
         )
-        size = heap + _RUNTIME_HEAP[interpreter.bits]
         self.process = subprocess.Popen(
             [*interpreter.command, "-X", f"heapsize={size}", str(RUNTIME / "start.py")],
             stdin=streams[0],
@@ -110,7 +128,7 @@ class Child:
             pass_fds=inherited,
             env=environment,
             start_new_session=self.console,
-            preexec_fn=_prepare,
+            preexec_fn=lambda: _prepare(layout),
         )
         control.close()
         for descriptor in [output] if self.console else waiting:

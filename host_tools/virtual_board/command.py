@@ -12,10 +12,12 @@ from pathlib import Path
 
 import click
 
+from host_tools import boards
 from host_tools.virtual_board import interpreter
 from host_tools.virtual_board.supervisor import Options, Supervisor
 
-DRIVERS = ("tap",)
+DRIVERS = ("emac", "tap")
+MODELLED = "wt32_eth01"  # what the virtual board is wired as
 _SMALLEST_HEAP = 32 * 1024
 _FOLDER = click.Path(file_okay=False, path_type=Path)
 _FILE = click.Path(exists=True, dir_okay=False, readable=True, path_type=Path)
@@ -51,7 +53,8 @@ def _address(_context, _parameter, text: str | None) -> str | None:
 @click.option("--dns", callback=_address, metavar="ADDRESS", help="Its name server.  [default: the gateway]")
 @click.option("--dhcp", is_flag=True, help="The board asks for its address by DHCP.")
 @click.option("--host-ip", callback=_interface, metavar="ADDRESS/PREFIX", help="Linux's side.  [default: the gateway]")
-@click.option("--driver", default="tap", show_default=True, type=click.Choice(DRIVERS), help="The board's LAN driver.")
+@click.option("--driver", type=click.Choice(DRIVERS), help="The board's LAN driver.  [default: emac; tap with 64 bits]")
+@click.option("--board", metavar="NAME", help=f"With --driver emac: the board to be.  [default: {MODELLED}]")
 @click.option("--heap", default="160k", show_default=True, callback=_heap, metavar="SIZE", help="The board's heap.")
 @click.option("--bits", default="32", show_default=True, type=click.Choice(["32", "64"]), help="The CPU's word size.")
 @click.option("--tap", metavar="NAME", help="Attach to this TAP device, which exists; no namespace is made.")
@@ -61,7 +64,7 @@ def _address(_context, _parameter, text: str | None) -> str | None:
 @click.option("--run", "program", type=_FILE, help="Run this file in place of the REPL, with ARGS.")
 @click.option("--control", type=int, hidden=True)
 @click.argument("args", nargs=-1, type=click.UNPROCESSED)
-def command(ip, gw, dns, dhcp, host_ip, driver, heap, bits, tap, fs, no_main, beside, program, control, args):
+def command(ip, gw, dns, dhcp, host_ip, driver, board, heap, bits, tap, fs, no_main, beside, program, control, args):
     """Boot a virtual board: this checkout's firmware on this PC, with a serial port, files and a network of its own.
 
     Prints one line of JSON when the board is up and runs until Ctrl-C; with --run, until the program ends, whose exit
@@ -75,6 +78,14 @@ def command(ip, gw, dns, dhcp, host_ip, driver, heap, bits, tap, fs, no_main, be
         raise click.UsageError("--tap leaves the Linux side as it is; leave --host-ip out")
     network, host = addresses(ip, gw, dns, dhcp, host_ip)
     config = {"network": network} if ip or gw or dns or dhcp else {}
+    driver = driver or ("emac" if bits == "32" else "tap")
+    if driver == "emac":
+        if bits != "32":
+            raise click.UsageError("the EMAC's DMA reaches 32-bit addresses only: use --bits 32 or --driver tap")
+        wired = boards.device_config(boards.find(board or MODELLED))
+        config = {**{name: value for name, value in wired.items() if name != "network"}, **config}
+    elif board:
+        raise click.UsageError("--board is what --driver emac models; --driver tap has no chip")
     if tap:
         # Several boards may share a bridge: each gets an address of its own.
         config["mac"] = "02:" + hashlib.sha256(tap.encode()).digest()[:5].hex(":")
@@ -95,8 +106,8 @@ def command(ip, gw, dns, dhcp, host_ip, driver, heap, bits, tap, fs, no_main, be
         arguments=args,
         beside=beside,
     )
-    board = Supervisor(options, _announce, control and socket.socket(fileno=control))
-    sys.exit(board.serve())
+    supervisor = Supervisor(options, _announce, control and socket.socket(fileno=control))
+    sys.exit(supervisor.serve())
 
 
 def addresses(

@@ -113,7 +113,7 @@ def open_link(name: str, host: ipaddress.IPv4Interface | None) -> tuple[int, str
                 f"make it: sudo ip tuntap add dev {name} mode tap user $USER && sudo ip link set {name} up"
             ) from None
         try:
-            link, kind = _open_veth(name, "board0"), "veth"
+            link, kind = _open_veth(name, f"{name}-board"), "veth"
         except OSError as veth_error:
             raise NetworkError(
                 f"no link for the board: no TAP device ({error.strerror}), no veth pair ({veth_error.strerror}); "

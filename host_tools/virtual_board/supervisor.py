@@ -28,12 +28,16 @@ from host_tools.errors import BarenetError
 from host_tools.virtual_board import network
 from host_tools.virtual_board.child import Child, die_with_parent
 from host_tools.virtual_board.console import Console
+from host_tools.virtual_board.emac_model import Model
 from host_tools.virtual_board.firmware import Firmware
 from host_tools.virtual_board.interpreter import Interpreter
 
 MACHINE = "barenet virtual board with ESP32-like heap"
 MAC = "02:ba:4e:00:00:02"
 
+BROKE_A_RULE = 3  # exit code when the model of the chip saw what silicon does not forgive
+# A real LAN8720 negotiates for 1.8 s; whoever starts a virtual board often does not want to wait for that.
+PHY_TIMING = {"negotiation": 0.2}
 BOOT_TIMEOUT = 30  # s until the board counts as up even if main.py still runs
 _FAILED_BOOTS = 3
 _BACKLOG = 4096  # bytes to the serial port; beyond, the board's print waits
@@ -105,6 +109,7 @@ class Supervisor:
         self._cleanup = contextlib.ExitStack()
         self._selector = selectors.DefaultSelector()
         self._child: Child | None = None
+        self._chip: Model | None = None
         self._booting = False
         self._program: _Program | None = None
         self._console = Console(self)
@@ -144,7 +149,14 @@ class Supervisor:
                     self._loop_once()
             finally:
                 self._stop_child(gracefully=False)
+            if self._chip:
+                self._report_breaches()
         return self._exit_code
+
+    def _report_breaches(self) -> None:
+        for breach in self._chip.breaches():
+            print(f"barenet: the firmware broke a rule of the chip: {breach}", file=sys.stderr)
+            self._exit_code = self._exit_code or BROKE_A_RULE
 
     # What the board is made of. Each part registers its own removal.
 
@@ -167,6 +179,7 @@ class Supervisor:
             config = {"mac": MAC, "network": self.options.network, **config}
             config |= {"driver": self.options.driver, **self.options.config}
             file.write_text(json.dumps(config))
+            self._config = config
         except (OSError, ValueError, TypeError) as error:
             raise BarenetError(f"cannot use {file} ({error}): correct or delete it, or name another folder") from None
         self._mac = config["mac"]
@@ -199,6 +212,9 @@ class Supervisor:
             self.namespace = {"pid": pid, "enter": enter}
             self._link, self.link_kind = network.open_link("tap0", self.options.host)
         self._cleanup.callback(os.close, self._link)
+        if self.options.driver == "emac":
+            self._chip = Model(self._link, self._config, PHY_TIMING)
+            self._cleanup.callback(self._chip.stop)
 
     def _start_beside(self, command: str) -> None:
         process = subprocess.Popen(
@@ -229,7 +245,7 @@ class Supervisor:
         self._booting = True
         self._console.busy = True
         self._child = Child(
-            self.options.interpreter, self.options.heap, self._link, boot, self._mac, program and program.files
+            self.options.interpreter, self.options.heap, self._link, boot, self._mac, program and program.files, self._chip
         )
         self._selector.register(self._child.control, selectors.EVENT_READ, self._message)
         self._watch()
@@ -262,6 +278,8 @@ class Supervisor:
         elif kind == b"R":
             self._console.raw = False
             self._stop_child(gracefully=False)
+            if self._chip:
+                self._chip.reset()
             self._boot()
         elif kind == b"C":
             self._console.completed(json.loads(message[1:]))

@@ -29,7 +29,7 @@ def locked(transfer):
 @pytest.fixture(scope="module", params=[32, 64])
 def board(request):
     # Objects of the 64-bit interpreter are twice as large.
-    with VirtualBoard(bits=request.param, heap={32: "160k", 64: "320k"}[request.param]) as board:
+    with VirtualBoard(driver="tap", bits=request.param, heap={32: "160k", 64: "320k"}[request.param]) as board:
         if board.description["interpreter"]["bits"] != request.param:
             pytest.skip(f"there is no {request.param}-bit MicroPython here")
         run(board, LOCKED)

@@ -79,7 +79,7 @@ def nginx(board, tmp_path_factory):
         if path.owner() == folder.owner() and str(path) != "/":
             path.chmod(path.stat().st_mode | 0o055)
     (folder / "nginx.conf").write_text(
-        f"""daemon off; master_process off; pid {folder}/pid; error_log {folder}/errors;
+        f"""user root root; daemon off; master_process off; pid {folder}/pid; error_log {folder}/errors;
 events {{ worker_connections 64; }}
 http {{
   access_log off; keepalive_timeout 5;

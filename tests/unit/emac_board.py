@@ -73,10 +73,17 @@ def up(pool=None, ms=5000):
 class Board:
     """The model and the far end of its cable (`peer`, a packet socket).
 
-    config: board.json as the driver gets it. wired: the same of the board as it really is. different: attributes of Wiring.
+    config: board.json as the driver gets it. wired: the same of the board as it really is. different: attributes of
+    Wiring.
     """
 
-    def __init__(self, config: dict[str, Any] | None = None, wired: dict[str, Any] | None = None, timing: Timing = FAST, **different: Any):
+    def __init__(
+        self,
+        config: dict[str, Any] | None = None,
+        wired: dict[str, Any] | None = None,
+        timing: Timing = FAST,
+        **different: Any,
+    ):
         self.config = {**CONFIG, **(config or {})}
         wiring = Wiring.of({**self.config, **(wired or {})}, **different)
         self.chip = Chip(wiring, timing=timing)
@@ -128,7 +135,10 @@ class Board:
     def error(self, program: str = "EMAC(config).start(Pool())", **options: Any) -> str:
         """Runs a program that must raise OSError; returns its text."""
         indented = "\n    ".join(program.splitlines())
-        return self.run(f"try:\n    {indented}\nexcept OSError as e:\n    print('OSError', *e.args)\nelse:\n    print('no error')\n", **options)
+        return self.run(
+            f"try:\n    {indented}\nexcept OSError as e:\n    print('OSError', *e.args)\nelse:\n    print('no error')\n",
+            **options,
+        )
 
     def breaches(self) -> list[str]:
         """The names of the rules broken so far."""

@@ -1,4 +1,6 @@
-"""Frames through the descriptors of the modelled DMA: intact, at the speed of the cable, with every descriptor accounted for."""
+"""Frames through the descriptors of the modelled DMA: intact, at the speed of the cable, with every descriptor
+accounted for.
+"""
 
 import json
 import random
@@ -111,7 +113,10 @@ def test_100_megabytes_each_way_arrive_intact():
 def test_frames_of_every_length_go_both_ways(length):
     with board() as b:
         echo = Echo(b)
-        assert echo.exchange(bytes([1]) + bytes(range(256)) * 6 if length == 1500 else bytes([1]) * length) or length == 1500
+        assert (
+            echo.exchange(bytes([1]) + bytes(range(256)) * 6 if length == 1500 else bytes([1]) * length)
+            or length == 1500
+        )
         echo.end()
         assert b.breaches() == []
 

@@ -54,14 +54,20 @@ def test_a_healthy_board_has_no_findings_and_all_registers():
         assert values["EX_PHYINF_CONF"][1] == "PHY_INTF_SEL=4"
         assert values["CONFIG"][1] == "RE TE DM FES PS"
         assert values["VERSION"][1] == "SYNOPSYS=55 USER=17"
-        assert report["phy"]["type"] == "LAN8720" and ["2", "0x0007"] == [str(report["phy"]["registers"][2][0]), report["phy"]["registers"][2][1]]
+        assert report["phy"]["type"] == "LAN8720" and ["2", "0x0007"] == [
+            str(report["phy"]["registers"][2][0]),
+            report["phy"]["registers"][2][1],
+        ]
         assert b.breaches() == [] and not b.chip.emac.receiving
 
 
 def test_the_gate_does_not_stick_in_an_emulator():
     with board() as b:
         b.chip.faults.emulator = True
-        assert failed_step(walk(b)) == ("clock gate", "the EMAC's clock gate does not open (0x3FF000CC bit 14): this is an emulator, not an ESP32")
+        assert failed_step(walk(b)) == (
+            "clock gate",
+            "the EMAC's clock gate does not open (0x3FF000CC bit 14): this is an emulator, not an ESP32",
+        )
 
 
 @pytest.mark.parametrize("clock", [False, True])
@@ -99,7 +105,10 @@ def test_all_ones_and_all_zeros_on_mdio():
         )
     with board() as b:
         b.chip.management_read = lambda address, register: 0
-        assert failed_step(walk(b)) == ("PHY", "all MDIO reads are 0: MDIO is held low or wired to another pin than the board file's mdio")
+        assert failed_step(walk(b)) == (
+            "PHY",
+            "all MDIO reads are 0: MDIO is held low or wired to another pin than the board file's mdio",
+        )
 
 
 def test_a_phy_that_answers_all_ones_while_it_resets_is_waited_for():
@@ -143,7 +152,10 @@ def test_a_link_that_flaps_and_symbol_errors():
         ("mem32[0x3FF6A000] = 0xC00C", "CONFIG.DM does not fit the link's duplex mode"),
         ("mem32[0x3FF6980C] = 0", "EX_PHYINF_CONF does not select RMII"),
         ("mem32[0x3FF6A000] = 0xCC0C", "CONFIG.IPC is on"),
-        ("mem32[0x3FF6A040] = 0x80000605\nmem32[0x3FF6A044] = 0x04030200", "the address filter has another address than ours"),
+        (
+            "mem32[0x3FF6A040] = 0x80000605\nmem32[0x3FF6A044] = 0x04030200",
+            "the address filter has another address than ours",
+        ),
         ("mem32[0x3FF69018] = 0x02202004", "the receive DMA is stopped"),
         ("mem32[0x3FF000CC] = 0xFFFCA030", "the EMAC does not answer"),
         ("mem32[0x3FF000D0] = 0x80", "the EMAC does not answer"),
@@ -173,7 +185,9 @@ def test_a_receiver_without_descriptors_and_one_without_a_poll_demand():
 
 def test_a_bus_error_names_its_access():
     with board() as b:
-        process = b.start(LOOK % ("print('up')\nline()\npool.rx_ring[2] = 0x3F800000\nprint('broken')\nline()"), heap=HEAP)
+        process = b.start(
+            LOOK % ("print('up')\nline()\npool.rx_ring[2] = 0x3F800000\nprint('broken')\nline()"), heap=HEAP
+        )
         process.stdout.readline()
         process.stdin.write("\n")
         process.stdin.flush()

@@ -1,4 +1,7 @@
-"""The EMAC driver on the model of the chip: bring-up, its errors, and the link while it runs. A test ends with no rule of the chip broken."""
+"""The EMAC driver on the model of the chip: bring-up, its errors, and the link while it runs.
+
+A test ends with no rule of the chip broken.
+"""
 
 import json
 
@@ -63,15 +66,23 @@ def test_every_phy_family_tells_speed_and_duplex(phy, speed, full):
 def test_a_partner_that_does_not_negotiate_means_half_duplex(phy, speed):
     with board(phy=phy) as b:
         b.chip.partner.speed, b.chip.partner.negotiates = speed, False
-        assert b.run("lan, pool = up(); s = lan.status(); print(s['speed'], s['duplex'])").split() == [str(speed), "half"]
+        assert b.run("lan, pool = up(); s = lan.status(); print(s['speed'], s['duplex'])").split() == [
+            str(speed),
+            "half",
+        ]
         assert b.breaches() == []
 
 
-@pytest.mark.parametrize("mode, speed, duplex", [("100_full", 100, "full"), ("10_half", 10, "half"), ("10_full", 10, "full")])
+@pytest.mark.parametrize(
+    "mode, speed, duplex", [("100_full", 100, "full"), ("10_half", 10, "half"), ("10_full", 10, "full")]
+)
 def test_forced_modes(mode, speed, duplex):
     with board({"phy": {"type": "LAN8720", "address": 1, "mode": mode}}) as b:
         b.chip.partner.speed, b.chip.partner.negotiates = speed, False
-        assert b.run("lan, pool = up(); s = lan.status(); print(s['speed'], s['duplex'])").split() == [str(speed), duplex]
+        assert b.run("lan, pool = up(); s = lan.status(); print(s['speed'], s['duplex'])").split() == [
+            str(speed),
+            duplex,
+        ]
 
 
 def test_wrong_straps_are_put_right():
@@ -250,7 +261,9 @@ class Watch:
 def test_no_cable_is_no_error_and_the_link_comes_with_it():
     with board() as b:
         b.chip.faults.cable = False
-        process = b.start("lan = EMAC(config)\nlan.start(Pool())\nprint(poll(lan, 300, lan.link))\nline()\nprint(poll(lan, 3000, lan.link))")
+        process = b.start(
+            "lan = EMAC(config)\nlan.start(Pool())\nprint(poll(lan, 300, lan.link))\nline()\nprint(poll(lan, 3000, lan.link))"
+        )
         assert process.stdout.readline() == "False\n"
         b.chip.faults.cable = True
         assert process.communicate("\n", timeout=20)[0] == "True\n"
@@ -304,7 +317,9 @@ def test_a_clock_that_stops_while_running_and_returns():
 
 def test_stop_is_bounded_when_the_clock_has_gone():
     with board() as b:
-        process = b.start("lan, pool = up()\nprint('up')\nline()\nt = time.ticks_ms()\nlan.stop()\nprint(time.ticks_diff(time.ticks_ms(), t) < 200)")
+        process = b.start(
+            "lan, pool = up()\nprint('up')\nline()\nt = time.ticks_ms()\nlan.stop()\nprint(time.ticks_diff(time.ticks_ms(), t) < 200)"
+        )
         process.stdout.readline()
         b.chip.faults.clock = False
         assert process.communicate("\n", timeout=20)[0] == "True\n"
@@ -348,7 +363,10 @@ def test_promiscuous_takes_every_frame():
 
 def test_the_loopback_needs_neither_phy_nor_cable():
     with board() as b:
-        b.run("lan, pool = up(Pool(4, 2))\nfrom barenet.driver.doctor import loopback\nloopback(lan)\nloopback(lan, 1514)\nassert lan.link()", heap=HEAP)
+        b.run(
+            "lan, pool = up(Pool(4, 2))\nfrom barenet.driver.doctor import loopback\nloopback(lan)\nloopback(lan, 1514)\nassert lan.link()",
+            heap=HEAP,
+        )
         assert b.breaches() == []
 
 

@@ -1,4 +1,7 @@
-"""The model of the chip refuses what silicon refuses. Each test breaks one rule after (or within) a bring-up that breaks none."""
+"""The model of the chip refuses what silicon refuses.
+
+Each test breaks one rule after (or within) a bring-up that breaks none.
+"""
 
 import struct
 
@@ -28,7 +31,9 @@ class CPU:
         self.now = 100.0
         self.sent = []
         self.ram = Ram()
-        self.chip = Chip(wiring or Wiring(), self.ram, self.sent.append, timing=Timing(), clock=lambda: self.now, **options)
+        self.chip = Chip(
+            wiring or Wiring(), self.ram, self.sent.append, timing=Timing(), clock=lambda: self.now, **options
+        )
         self.read, self.write, self.emac = self.chip.read, self.chip.write, self.chip.emac
 
     def breaches(self):
@@ -72,7 +77,13 @@ class CPU:
             self.write(address, 0x5800)
         for address in (0x3FF49024, 0x3FF49028, 0x3FF4902C):
             self.write(address, 0x5A00)
-        for address, value in ((0x3FF4908C, 0x2800), (0x3FF4458C, 200), (0x3FF44024, 1 << 23), (0x3FF49070, 0x2B00), (0x3FF44578, 201)):
+        for address, value in (
+            (0x3FF4908C, 0x2800),
+            (0x3FF4458C, 200),
+            (0x3FF44024, 1 << 23),
+            (0x3FF49070, 0x2B00),
+            (0x3FF44578, 201),
+        ):
             self.write(address, value)
         self.write(0x3FF44454, 0x80 | 18)
         self.write(0x3FF44024, 1 << 18)
@@ -105,7 +116,9 @@ class CPU:
 
     def rings(self, size=1536):
         for i in range(RECEIVE):
-            self.descriptor(RX_RING, i, 1 << 31, 0x4000 | size, RX_BUFFERS + i * 0x600, RX_RING + (i + 1) % RECEIVE * 32)
+            self.descriptor(
+                RX_RING, i, 1 << 31, 0x4000 | size, RX_BUFFERS + i * 0x600, RX_RING + (i + 1) % RECEIVE * 32
+            )
         for i in range(2):
             self.descriptor(TX_RING, i, 0, 0, TX_BUFFER, TX_RING + (i + 1) % 2 * 32)
         self.write(mac.RXBASEADDR, RX_RING)
@@ -224,7 +237,9 @@ def test_the_divider_of_the_clock_output_falls_back_while_the_gate_is_closed():
     assert cpu.chip.clock_on_pin("gpio17_out") == 10.0
 
 
-@pytest.mark.parametrize("crystal, dividers", [(40, (6, 0, 0)), (26, (11, 98, 118)), (32, (8, 128, 0)), (24, (12, 170, 171))])
+@pytest.mark.parametrize(
+    "crystal, dividers", [(40, (6, 0, 0)), (26, (11, 98, 118)), (32, (8, 128, 0)), (24, (12, 170, 171))]
+)
 def test_the_apll_makes_50_mhz_from_the_documented_dividers(crystal, dividers):
     cpu = CPU(Wiring(clock="gpio17_out", crystal=crystal))
     cpu.gate()
@@ -487,7 +502,11 @@ def test_a_buffer_in_psram_is_a_bus_error_and_stops_the_dma():
     def action(cpu):
         cpu.descriptor(RX_RING, 0, 1 << 31, 0x4600, 0x3F800000, RX_RING + 32)
         cpu.emac.receive(FRAME)
-        assert cpu.read(mac.STATUS) & 0x2000 and cpu.read(mac.STATUS) >> 17 & 7 == 0 and cpu.read(mac.STATUS) >> 23 & 7 == 0
+        assert (
+            cpu.read(mac.STATUS) & 0x2000
+            and cpu.read(mac.STATUS) >> 17 & 7 == 0
+            and cpu.read(mac.STATUS) >> 23 & 7 == 0
+        )
 
     assert rules_broken(action) == ["outside-dma-memory"]
 

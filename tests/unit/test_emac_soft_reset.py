@@ -1,7 +1,10 @@
-"""A soft reset frees the heap while the MAC goes on writing into it. What that does, and that boot.py's first line ends it.
+"""A soft reset frees the heap while the MAC goes on writing into it.
 
-The interpreter is killed and another one started, whose heap lies at the same addresses; the model of the MAC lives through it, and a
-descriptor that the new heap has not overwritten is still there, as in RAM. So a frame for the old program really lands in the new one's heap.
+What that does, and that boot.py's first line ends it.
+
+The interpreter is killed and another one started, whose heap lies at the same addresses; the model of the MAC lives
+through it, and a descriptor that the new heap has not overwritten is still there, as in RAM. So a frame for the old
+program really lands in the new one's heap.
 """
 
 import threading
@@ -42,7 +45,9 @@ while True:
 # The new program. `machine` is there before boot.py; boot.py's first lines are the guard, or not.
 BEFORE_BOOT = "import sys, _chip\nsys.modules['machine'] = _chip\n"
 GUARD = "from machine import mem32\nmem32[0x3FF000D0] |= 0x80\n"
-STOPPED = "mem32[0x3FF000D0]\nprint('up')\nsys.stdin.readline()\n"  # a read waits until the write before it has been done
+STOPPED = (
+    "mem32[0x3FF000D0]\nprint('up')\nsys.stdin.readline()\n"  # a read waits until the write before it has been done
+)
 PROGRAM = """
 import gc, sys, uctypes
 limit = %d
@@ -186,4 +191,3 @@ def test_the_lan_comes_up_again_after_a_soft_reset_under_load():
             flood.stop()
         soft_reset(b, old)
         assert b.breaches() == []
-

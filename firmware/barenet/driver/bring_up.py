@@ -1,8 +1,11 @@
-"""Brings the EMAC up: what is needed once, at the start. The driver imports it, walks its steps, and lets it go, because a board is short of RAM.
+"""Brings the EMAC up: what is needed once, at the start.
 
-The order is that in which the hardware depends on itself: power, clock gate, reference clock, pads, release of the PHY's reset, the MAC's own
-reset (which ends only when the 50 MHz clock runs), PHY, MAC, DMA. Each step is read back, each wait is bounded, and an error names the cause
-and the remedy. Register names are those of the ESP32 Technical Reference Manual.
+The driver imports it, walks its steps, and lets it go, because a board is short of RAM.
+
+The order is that in which the hardware depends on itself: power, clock gate, reference clock, pads, release of the
+PHY's reset, the MAC's own reset (which ends only when the 50 MHz clock runs), PHY, MAC, DMA. Each step is read back,
+each wait is bounded, and an error names the cause and the remedy. Register names are those of the ESP32 Technical
+Reference Manual.
 """
 
 from errno import EINVAL, EIO, ENODEV, ENOMEM, ETIMEDOUT
@@ -80,7 +83,9 @@ _PHYS = (
 
 
 def check(config):
-    """Raises OSError(EINVAL) for a board file that cannot work: an entry missing, a pin that cannot do its job or has two."""
+    """Raises OSError(EINVAL) for a board file that cannot work: an entry missing, a pin that cannot do its job or has
+    two.
+    """
     try:
         clock = config["ref_clk"]
         mode = config["phy"].get("mode", "auto")
@@ -101,12 +106,18 @@ def check(config):
         if gpio in used:
             raise OSError(EINVAL, "GPIO%s is both %s and %s" % (gpio, used[gpio], name))
         if not (0 <= gpio < len(_IO_MUX_OFFSETS) and _IO_MUX_OFFSETS[gpio]):
-            raise OSError(EINVAL, "GPIO%s cannot be %s: it does not exist, belongs to the flash or is an input only" % (gpio, name))
+            raise OSError(
+                EINVAL,
+                "GPIO%s cannot be %s: it does not exist, belongs to the flash or is an input only" % (gpio, name),
+            )
         used[gpio] = name
 
 
 def steps(driver, pool):
-    """Returns the bring-up as (name, function) pairs, to be called in order after driver.stop(). The driver and the doctor walk the same list."""
+    """Returns the bring-up as (name, function) pairs, to be called in order after driver.stop().
+
+    The driver and the doctor walk the same list.
+    """
     config = driver.board
     clock = config["ref_clk"]
     return (
@@ -178,17 +189,22 @@ def _open_gate(clock):
     gates = get(_DPORT_WIFI_CLK_EN)
     if gates & _WIFI_CLK_EN and rmii_clock.uses_apll(clock):
         raise OSError(
-            EINVAL, "Wi-Fi is on, which disturbs the APLL that makes this board's Ethernet clock: WLAN().active(False), then reset the board"
+            EINVAL,
+            "Wi-Fi is on, which disturbs the APLL that makes this board's Ethernet clock: WLAN().active(False), then reset the board",
         )
     mem32[_DPORT_WIFI_CLK_EN] = gates | _EMAC_CLK_EN
     if not get(_DPORT_WIFI_CLK_EN) & _EMAC_CLK_EN:
-        raise OSError(ENODEV, "the EMAC's clock gate does not open (0x3FF000CC bit 14): this is an emulator, not an ESP32")
+        raise OSError(
+            ENODEV, "the EMAC's clock gate does not open (0x3FF000CC bit 14): this is an emulator, not an ESP32"
+        )
     resets = get(_DPORT_CORE_RST_EN)
     mem32[_DPORT_CORE_RST_EN] = resets | _EMAC_RST
     mem32[_DPORT_CORE_RST_EN] = resets & ~_EMAC_RST
     version = get(_VERSION)
     if version & 0xFF != 0x37:
-        raise OSError(EIO, "no EMAC: its version register reads 0x%08X in place of 0x..37 (gate closed or reset held)" % version)
+        raise OSError(
+            EIO, "no EMAC: its version register reads 0x%08X in place of 0x..37 (gate closed or reset held)" % version
+        )
 
 
 def _select_rmii():
@@ -230,7 +246,10 @@ def clock_remedy(clock):
 
 
 def restart(driver):
-    """Resets MAC and DMA of a running driver and sets them up again. Frames in the rings are lost. Raises OSError as soft_reset() does."""
+    """Resets MAC and DMA of a running driver and sets them up again.
+
+    Frames in the rings are lost. Raises OSError as soft_reset() does.
+    """
     driver.hold()
     if not get(_BUSMODE) & _SWR:
         mem32[_OPMODE] = 0
@@ -305,4 +324,6 @@ def _soft_reset_phy(phy):
         if not value & _BMCR_RESET:
             return
         if ticks_diff(end, ticks_ms()) < 0:
-            raise OSError(ETIMEDOUT, "the PHY's reset does not end (BMCR = 0x%04X): it has no clock or no stable supply" % value)
+            raise OSError(
+                ETIMEDOUT, "the PHY's reset does not end (BMCR = 0x%04X): it has no clock or no stable supply" % value
+            )

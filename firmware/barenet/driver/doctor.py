@@ -43,7 +43,11 @@ _EMAC = (
     ("BUSMODE", _BUSMODE, "0 SWR 1 DA 2-6 DSL 7 ATDS 8-13 PBL 14-15 PR 16 FB 17-22 RPBL 23 USP 24 PBLx8 25 AAL 26 MB"),
     ("RXBASEADDR", 0x3FF6900C, ""),
     ("TXBASEADDR", 0x3FF69010, ""),
-    ("STATUS", 0x3FF69014, "0 TI 1 TPS 2 TU 3 TJT 4 OVF 5 UNF 6 RI 7 RU 8 RPS 9 RWT 13 FBI 14 ERI 17-19 RS 20-22 TS 23-25 EB"),
+    (
+        "STATUS",
+        0x3FF69014,
+        "0 TI 1 TPS 2 TU 3 TJT 4 OVF 5 UNF 6 RI 7 RU 8 RPS 9 RWT 13 FBI 14 ERI 17-19 RS 20-22 TS 23-25 EB",
+    ),
     ("OPMODE", 0x3FF69018, "1 SR 2 OSF 3-4 RTC 6 FUF 7 FEF 13 ST 14-16 TTC 20 FTF 21 TSF 24 DFF 25 RSF 26 DT"),
     ("CURTXDESC", 0x3FF69048, ""),
     ("CURRXDESC", 0x3FF6904C, ""),
@@ -60,7 +64,11 @@ _EMAC = (
     ("HASHLOW", 0x3FF6A00C, ""),
     ("MIIADDR", 0x3FF6A010, "0 BUSY 1 WRITE 2-5 CR 6-10 REGISTER 11-15 PHY"),
     ("VERSION", 0x3FF6A020, "0-7 SYNOPSYS 8-15 USER"),
-    ("DEBUG", 0x3FF6A024, "0 RX_ACTIVE 4 RX_FIFO_WRITTEN 5-6 RX_FIFO_READ 8-9 RX_FIFO_FILL 16 TX_ACTIVE 17-18 TX_CONTROL 24 TX_FIFO_NOT_EMPTY"),
+    (
+        "DEBUG",
+        0x3FF6A024,
+        "0 RX_ACTIVE 4 RX_FIFO_WRITTEN 5-6 RX_FIFO_READ 8-9 RX_FIFO_FILL 16 TX_ACTIVE 17-18 TX_CONTROL 24 TX_FIFO_NOT_EMPTY",
+    ),
     ("ADDR0HIGH", 0x3FF6A040, "31 AE"),
     ("ADDR0LOW", 0x3FF6A044, ""),
 )
@@ -81,7 +89,9 @@ def decode(value, fields):
 
 
 def registers():
-    """Returns [name, "0x…", decoded text] of every register that matters; the EMAC's own only when its gate is open and it is not in reset."""
+    """Returns [name, "0x…", decoded text] of every register that matters; the EMAC's own only when its gate is open and
+    it is not in reset.
+    """
     rows = [_row(*entry) for entry in _CHIP]
     if _reachable():
         resetting = get(_BUSMODE) & 1
@@ -107,25 +117,39 @@ def left_running():
 
 
 def sample(gpio):
-    """Returns how many of 200 looks find the pin high: a live 50 MHz clock gives a mixture, a dead line 0 or 200. The idea is untested on silicon."""
+    """Returns how many of 200 looks find the pin high: a live 50 MHz clock gives a mixture, a dead line 0 or 200.
+
+    The idea is untested on silicon.
+    """
     return sum(get(0x3FF4403C) >> gpio & 1 for _ in range(_SAMPLES))
 
 
 def walk(config, pool, link_ms=_LINK_MS, listen_ms=_LISTEN_MS):
     """Brings the board's Ethernet up step by step, tests it, and takes it down again. The LAN must be inactive.
 
-    config: the board file's content. pool: a Pool of its own. link_ms, listen_ms: how long to wait for the link and to listen, at most.
-    Returns {"steps": [[name, "ok" or the error's text]], "findings": [[symptom, cause and remedy]], "registers": as registers() returns them,
-    "phy": {…}, "status": {…}}.
+    config: the board file's content. pool: a Pool of its own. link_ms, listen_ms: how long to wait for the link and to
+    listen, at most. Returns {"steps": [[name, "ok" or the error's text]], "findings": [[symptom, cause and remedy]],
+    "registers": as registers() returns them, "phy": {…}, "status": {…}}.
     """
     steps = []
     findings = []
     if left_running():
-        findings.append(["a MAC was left running", "boot.py does not stop it: after a soft reset it writes into the new program's memory; deploy boot.py again"])
+        findings.append(
+            [
+                "a MAC was left running",
+                "boot.py does not stop it: after a soft reset it writes into the new program's memory; deploy boot.py again",
+            ]
+        )
     try:
         driver = EMAC(config)
     except OSError as e:
-        return {"steps": [["board file", str(e.args[-1])]], "findings": findings, "registers": [], "phy": {}, "status": {}}
+        return {
+            "steps": [["board file", str(e.args[-1])]],
+            "findings": findings,
+            "registers": [],
+            "phy": {},
+            "status": {},
+        }
     failed = None
     for name, step in bring_up.steps(driver, pool):
         try:
@@ -155,9 +179,19 @@ def _explain(step, driver, findings):
     if step == "MAC reset" and clock == "gpio0_in":
         high = sample(0)
         if 0 < high < _SAMPLES:
-            findings.append(["GPIO0 toggles", "a clock arrives, but perhaps not 50 MHz or not clean: shorten wires, take the programmer off GPIO0"])
+            findings.append(
+                [
+                    "GPIO0 toggles",
+                    "a clock arrives, but perhaps not 50 MHz or not clean: shorten wires, take the programmer off GPIO0",
+                ]
+            )
         else:
-            findings.append(["GPIO0 does not toggle", "no clock arrives: oscillator off or its enable pin wrong, or this board wants ref_clk = gpio17_out"])
+            findings.append(
+                [
+                    "GPIO0 does not toggle",
+                    "no clock arrives: oscillator off or its enable pin wrong, or this board wants ref_clk = gpio17_out",
+                ]
+            )
 
 
 def _exercise(driver, pool, steps, findings, link_ms, listen_ms):
@@ -172,7 +206,12 @@ def _exercise(driver, pool, steps, findings, link_ms, listen_ms):
         except OSError:
             reset = False
     if ended < _RESETS:
-        findings.append(["the MAC's reset ends %d times of %d" % (ended, _RESETS), "the clock is marginal: shorten wires, take the programmer off GPIO0"])
+        findings.append(
+            [
+                "the MAC's reset ends %d times of %d" % (ended, _RESETS),
+                "the clock is marginal: shorten wires, take the programmer off GPIO0",
+            ]
+        )
     if not reset:
         return
     try:
@@ -192,7 +231,9 @@ def _exercise(driver, pool, steps, findings, link_ms, listen_ms):
 
 
 def loopback(driver, length=64):
-    """Sends a frame of `length` bytes inside the MAC, without PHY and cable, and compares what comes back. Frames in the rings are lost.
+    """Sends a frame of `length` bytes inside the MAC, without PHY and cable, and compares what comes back.
+
+    Frames in the rings are lost.
 
     Raises OSError(EIO) that says on which side it failed.
     """
@@ -284,7 +325,12 @@ def _send_one(driver, pool, seen):
 
 def examine(driver, pool):
     """Looks at a running driver without disturbing it. Returns a dict as walk() does, without steps."""
-    report = {"steps": [], "findings": diagnose(driver, pool, Tally()), "status": driver.status(), "registers": registers()}
+    report = {
+        "steps": [],
+        "findings": diagnose(driver, pool, Tally()),
+        "status": driver.status(),
+        "registers": registers(),
+    }
     report["phy"] = _phy(driver)
     return report
 
@@ -292,7 +338,9 @@ def examine(driver, pool):
 def _phy(driver):
     if not _reachable() or get(_BUSMODE) & 1:
         return {}
-    numbers = [0, 1, 2, 3, 4, 5, 6] + {"LAN8720": [17, 18, 26, 27, 31], "DP83848": [16], "KSZ80XX": [30, 31]}.get(driver.phy.type, [])
+    numbers = [0, 1, 2, 3, 4, 5, 6] + {"LAN8720": [17, 18, 26, 27, 31], "DP83848": [16], "KSZ80XX": [30, 31]}.get(
+        driver.phy.type, []
+    )
     return {"address": driver.phy.address, "id": "0x%08X" % driver.phy.id, "type": driver.phy.type, "name": driver.phy.name,
             "registers": [[n, "0x%04X" % driver.phy.read(n)] for n in numbers]}  # fmt: skip
 
@@ -303,7 +351,12 @@ def diagnose(driver, pool, seen):
     if not _reachable():
         return [["the EMAC does not answer", "its clock gate is closed or it is held in reset: start the LAN"]]
     if get(_BUSMODE) & 1:
-        return [["the MAC's reset has not ended", "its clock has stopped: " + bring_up.clock_remedy(driver.board["ref_clk"])]]
+        return [
+            [
+                "the MAC's reset has not ended",
+                "its clock has stopped: " + bring_up.clock_remedy(driver.board["ref_clk"]),
+            ]
+        ]
     phy = driver.phy
     config = get(0x3FF6A000)
     bmcr, bmsr = phy.read(mdio.BMCR), phy.read(mdio.BMSR)
@@ -332,9 +385,19 @@ def _diagnose_phy(driver, bmcr, bmsr, found):
         elif phy.forced == "auto" and phy.read(mdio.ANAR) & 0x01E0 != 0x01E0:
             found.append(["the PHY does not advertise all modes (ANAR)", "start the LAN again"])
         else:
-            found.append(["the link does not come up", "cable or partner; a partner with a fixed mode may want the same in phy.mode"])
+            found.append(
+                [
+                    "the link does not come up",
+                    "cable or partner; a partner with a fixed mode may want the same in phy.mode",
+                ]
+            )
     elif phy.forced == "auto" and bmsr & 0x20 and not phy.read(mdio.ANER) & 1:
-        found.append(["the partner does not negotiate (ANER bit 0)", "it has a fixed mode: half duplex is used; set it to automatic"])
+        found.append(
+            [
+                "the partner does not negotiate (ANER bit 0)",
+                "it has a fixed mode: half duplex is used; set it to automatic",
+            ]
+        )
     elif phy.forced == "auto" and not bmsr & 0x20:
         found.append(["the negotiation does not end (BMSR bit 5)", "the partner's mode is fixed, or the cable is bad"])
     if driver.link_changes > 3:
@@ -352,39 +415,74 @@ def _diagnose_mode(driver, config, found):
 def _diagnose_setup(driver, config, found):
     for gpio, address, word in bring_up.PADS:
         if (get(address) ^ word) & 0x7200:
-            found.append(["GPIO%d is not connected to the MAC" % gpio, "a program has used the pin: it belongs to the Ethernet on every ESP32"])
+            found.append(
+                [
+                    "GPIO%d is not connected to the MAC" % gpio,
+                    "a program has used the pin: it belongs to the Ethernet on every ESP32",
+                ]
+            )
     if get(0x3FF6980C) >> 13 & 7 != 4:
         found.append(["EX_PHYINF_CONF does not select RMII", "a program has changed it: start the LAN again"])
     if config & 0x0400 and not get(0x3FF69018) & 1 << 26:
         found.append(["CONFIG.IPC is on", "the checksum engine drops valid frames: it must be off"])
     mac = driver.mac
-    if get(0x3FF6A040) & 0xFFFF != mac[5] << 8 | mac[4] or get(0x3FF6A044) != mac[3] << 24 | mac[2] << 16 | mac[1] << 8 | mac[0]:
-        found.append(["the address filter has another address than ours", "only broadcasts arrive: start the LAN again"])
+    if (
+        get(0x3FF6A040) & 0xFFFF != mac[5] << 8 | mac[4]
+        or get(0x3FF6A044) != mac[3] << 24 | mac[2] << 16 | mac[1] << 8 | mac[0]
+    ):
+        found.append(
+            ["the address filter has another address than ours", "only broadcasts arrive: start the LAN again"]
+        )
     if rmii_clock.uses_apll(driver.board["ref_clk"]):
         if get(0x3FF000CC) & 0x0406:
-            found.append(["Wi-Fi is on", "it disturbs the APLL that makes this board's Ethernet clock: frames are lost while it sends"])
+            found.append(
+                [
+                    "Wi-Fi is on",
+                    "it disturbs the APLL that makes this board's Ethernet clock: frames are lost while it sends",
+                ]
+            )
         if driver.board["ref_clk"] != "gpio0_out" and 0 < sample(0) < _SAMPLES:
-            found.append(["a clock arrives at GPIO0, too", "MAC and PHY may run from two oscillators, with periodic loss: ref_clk = gpio0_in?"])
+            found.append(
+                [
+                    "a clock arrives at GPIO0, too",
+                    "MAC and PHY may run from two oscillators, with periodic loss: ref_clk = gpio0_in?",
+                ]
+            )
 
 
 def _diagnose_dma(driver, pool, found):
     status = get(0x3FF69014)
     if status & 0x2000:
         what = _BUS_ERRORS.get(status >> 23 & 7, "unknown access")
-        found.append(["bus error (STATUS.FBI) at a " + what, "an address outside 0x3FFAE000 to 0x3FFFFFFF, or a broken ring"])
+        found.append(
+            ["bus error (STATUS.FBI) at a " + what, "an address outside 0x3FFAE000 to 0x3FFFFFFF, or a broken ring"]
+        )
     elif not status >> 17 & 7:
         found.append(["the receive DMA is stopped", "OPMODE.SR is 0: start the LAN again"])
     elif status >> 17 & 7 == 4:
         ring = range(pool.receive)
         owned = sum(fast.owned_by_dma(pool.rx_ring, i) for i in ring)
         if owned:
-            found.append(["the receiver is suspended although it has %d descriptors" % owned, "a poll demand is missing, or CURRXDESC is not in the ring"])
+            found.append(
+                [
+                    "the receiver is suspended although it has %d descriptors" % owned,
+                    "a poll demand is missing, or CURRXDESC is not in the ring",
+                ]
+            )
         else:
-            found.append(["the receiver has no descriptor", "the program does not poll the stack: frames wait and are lost"])
+            found.append(
+                ["the receiver has no descriptor", "the program does not poll the stack: frames wait and are lost"]
+            )
     if not _in_ring(get(0x3FF6904C), pool.rx_ring, pool.receive) and not status & 0x2000:
         found.append(["CURRXDESC is outside the receive ring", "the chain of descriptors is broken"])
     if fast.owned_by_dma(pool.tx_ring, pool.words[fast.C_TX_NEXT]):
-        found.append(["the transmitter does not send", "STATUS %s; no clock, no TE or ST, or a missing poll demand" % decode(status, "1 TPS 2 TU 5 UNF 20-22 TS")])
+        found.append(
+            [
+                "the transmitter does not send",
+                "STATUS %s; no clock, no TE or ST, or a missing poll demand"
+                % decode(status, "1 TPS 2 TU 5 UNF 20-22 TS"),
+            ]
+        )
 
 
 def _in_ring(address, ring, count):
@@ -395,19 +493,41 @@ def _in_ring(address, ring, count):
 
 def _diagnose_traffic(driver, config, seen, found):
     if seen.crc:
-        found.append(["%d frames had a wrong CRC" % seen.crc, "clock mode or quality: two oscillators, or GPIO16 where GPIO17 is needed (or the reverse)"])
+        found.append(
+            [
+                "%d frames had a wrong CRC" % seen.crc,
+                "clock mode or quality: two oscillators, or GPIO16 where GPIO17 is needed (or the reverse)",
+            ]
+        )
     if seen.headless or seen.errors:
-        found.append(["%d damaged frames" % (seen.headless + seen.errors), "overload or line errors; their descriptors are given back"])
+        found.append(
+            [
+                "%d damaged frames" % (seen.headless + seen.errors),
+                "overload or line errors; their descriptors are given back",
+            ]
+        )
     if seen.symbol_errors:
         found.append(["%d symbol errors (register 26)" % seen.symbol_errors, "cable, magnetics or clock quality"])
     if driver.missed or driver.overflows:
-        found.append(["%d frames lost for want of a descriptor, %d in the FIFO" % (driver.missed, driver.overflows), "poll more often, or more receive frames"])
+        found.append(
+            [
+                "%d frames lost for want of a descriptor, %d in the FIFO" % (driver.missed, driver.overflows),
+                "poll more often, or more receive frames",
+            ]
+        )
     if driver.restarts:
-        found.append(["the MAC was restarted %d times" % driver.restarts, "it had gone deaf or mute, or lost its clock"])
+        found.append(
+            ["the MAC was restarted %d times" % driver.restarts, "it had gone deaf or mute, or lost its clock"]
+        )
     if seen.sent is not None:
         if seen.sent >> 31:
             found.append(["the frame sent was not taken by the DMA", "STATUS and DEBUG show where it waits"])
         elif seen.sent & 0x0C00:
-            found.append(["lost carrier while sending (LOC, NC)", "half duplex in the MAC on a full-duplex link, or the TX pads are not connected"])
+            found.append(
+                [
+                    "lost carrier while sending (LOC, NC)",
+                    "half duplex in the MAC on a full-duplex link, or the TX pads are not connected",
+                ]
+            )
         if seen.sent >> 22 & 3:
             found.append(["checksum insertion is on (CIC)", "it spoils every second packet: it must be 0"])

@@ -1,7 +1,9 @@
-"""The ESP32's Ethernet MAC while it runs: DMA rings, address filter, and the watch that keeps the link alive. bring_up.py starts it.
+"""The ESP32's Ethernet MAC while it runs: DMA rings, address filter, and the watch that keeps the link alive.
 
-The stack and the DMA meet only in the descriptors; the registers are written for poll demand and looked at a few times a second. Register
-names are those of the ESP32 Technical Reference Manual, chapter Ethernet MAC.
+bring_up.py starts it.
+
+The stack and the DMA meet only in the descriptors; the registers are written for poll demand and looked at a few times
+a second. Register names are those of the ESP32 Technical Reference Manual, chapter Ethernet MAC.
 """
 
 import sys
@@ -73,19 +75,26 @@ _RESETTING = const(3)
 
 
 def stop_dma():
-    """Holds the EMAC in reset: from the next line on it writes to no memory. The first thing after a soft reset; needs no clock and no gate."""
+    """Holds the EMAC in reset: from the next line on it writes to no memory.
+
+    The first thing after a soft reset; needs no clock and no gate.
+    """
     mem32[_DPORT_CORE_RST_EN] = get(_DPORT_CORE_RST_EN) | _EMAC_RST
     get(_DPORT_CORE_RST_EN)  # when this returns, the write before it has been done
 
 
 def factory_mac():
-    """Returns the Ethernet address by Espressif's convention: the base address in eFuse with 3 added to its last byte, without carry."""
+    """Returns the Ethernet address by Espressif's convention: the base address in eFuse with 3 added to its last byte,
+    without carry.
+    """
     base = unique_id()
     return bytes(base[:5]) + bytes((base[5] + 3 & 255,))
 
 
 def hash_index(address):
-    """Returns which of the 64 bits of HASHHIGH and HASHLOW lets a multicast address (6 bytes) through: the upper 6 bits of its CRC-32, bits reversed."""
+    """Returns which of the 64 bits of HASHHIGH and HASHLOW lets a multicast address (6 bytes) through: the upper 6 bits
+    of its CRC-32, bits reversed.
+    """
     crc = 0xFFFFFFFF
     for byte in address:
         for _ in range(8):
@@ -97,9 +106,9 @@ def hash_index(address):
 class EMAC:
     """A driver (see docs/architecture.md) for the ESP32's EMAC and an RMII PHY.
 
-    config: the board file's content as `barenet deploy` leaves it: "phy" {"type", "address", "mode"}, "mdc", "mdio", "ref_clk", "pins",
-    "startup_ms"; "mac" (text) replaces the factory address, "promiscuous" takes every frame.
-    The constructor stops a MAC that an earlier program left running. Raises OSError(EINVAL) for a config that cannot work.
+    config: the board file's content as `barenet deploy` leaves it: "phy" {"type", "address", "mode"}, "mdc", "mdio",
+    "ref_clk", "pins", "startup_ms"; "mac" (text) replaces the factory address, "promiscuous" takes every frame. The
+    constructor stops a MAC that an earlier program left running. Raises OSError(EINVAL) for a config that cannot work.
     """
 
     def __init__(self, config):
@@ -153,7 +162,10 @@ class EMAC:
             _give_back()
 
     def stop(self):
-        """Stops transmitter, receiver and DMA; afterwards the rings' memory is free. Safe to call twice, and before start()."""
+        """Stops transmitter, receiver and DMA; afterwards the rings' memory is free.
+
+        Safe to call twice, and before start().
+        """
         if self.running:
             self.running = False
             mem32[_OPMODE] = get(_OPMODE) & ~_ST
@@ -168,7 +180,10 @@ class EMAC:
         self._mode = 0
 
     def run(self, pool):
-        """Sets MAC, DMA and rings up after a reset of the MAC, and starts them. The last step of the bring-up. Raises OSError(EIO)."""
+        """Sets MAC, DMA and rings up after a reset of the MAC, and starts them.
+
+        The last step of the bring-up. Raises OSError(EIO).
+        """
         self.pool = pool
         self._configure(True)
         self._start_dma()
@@ -271,7 +286,8 @@ class EMAC:
                 self._set_link(0)
             return
         if self._silent >= _LOST_LOOKS:
-            # It lost power or clock, and with it its settings; the MAC may have lost its clock in the middle of a frame.
+            # It lost power or clock, and with it its settings; the MAC may have lost its clock in the middle of a
+            # frame.
             self._silent = 0
             self._restart()
             return
@@ -352,7 +368,10 @@ class EMAC:
             mem32[_TXPOLLDEMAND] = 0
 
     def wait(self, ms):
-        """Sleeps until the DMA has given a frame, at most `ms`. The first millisecond in short naps: an answer is often on its way."""
+        """Sleeps until the DMA has given a frame, at most `ms`.
+
+        The first millisecond in short naps: an answer is often on its way.
+        """
         pool = self.pool
         if pool is None:
             sleep_ms(ms)
@@ -375,7 +394,10 @@ class EMAC:
         return self._up
 
     def filter(self, multicast):
-        """Lets these multicast addresses (an iterable of 6 bytes each) through, besides our own and broadcast. Hash collisions pass, too."""
+        """Lets these multicast addresses (an iterable of 6 bytes each) through, besides our own and broadcast.
+
+        Hash collisions pass, too.
+        """
         table = [0, 0]
         used = 0
         for address in multicast:
@@ -436,4 +458,6 @@ def _chain(ring, frames, first, count):
 def _expect(address, value, mask, name):
     back = get(address)
     if (back ^ value) & mask:
-        raise OSError(EIO, "%s (0x%08X) reads 0x%08X after writing 0x%08X; run `barenet doctor`" % (name, address, back, value))
+        raise OSError(
+            EIO, "%s (0x%08X) reads 0x%08X after writing 0x%08X; run `barenet doctor`" % (name, address, back, value)
+        )

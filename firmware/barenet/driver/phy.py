@@ -1,4 +1,6 @@
-"""The PHY while the link runs: clause 22 management (IEEE 802.3, 22.2.4) over the EMAC's MDIO, and how each kind tells speed and duplex."""
+"""The PHY while the link runs: clause 22 management (IEEE 802.3, 22.2.4) over the EMAC's MDIO, and how each kind tells
+speed and duplex.
+"""
 
 from errno import EIO
 
@@ -45,7 +47,10 @@ _claimed = False  # a read or write is in progress; one that a timer starts must
 
 
 def start_read(address, register):
-    """Starts reading a register of the PHY, which takes 34 µs; result() fetches it. Returns False when the bus is not free."""
+    """Starts reading a register of the PHY, which takes 34 µs; result() fetches it.
+
+    Returns False when the bus is not free.
+    """
     if _claimed or mem32[_MIIADDR] & _BUSY:
         return False
     mem32[_MIIADDR] = address << 11 | register << 6 | _START_READ
@@ -53,14 +58,19 @@ def start_read(address, register):
 
 
 def result(address, register):
-    """Returns what start_read() asked for, or -1 when it is not there: still on the wire, or replaced by another access."""
+    """Returns what start_read() asked for, or -1 when it is not there: still on the wire, or replaced by another
+    access.
+    """
     if _claimed or mem32[_MIIADDR] & 0xFFFF != address << 11 | register << 6:
         return -1
     return mem32[_MIIDATA] & 0xFFFF
 
 
 def read(address, register):
-    """Returns a register of the PHY at `address`, 0xFFFF when none answers. Raises OSError(EIO) when the MAC does not finish."""
+    """Returns a register of the PHY at `address`, 0xFFFF when none answers.
+
+    Raises OSError(EIO) when the MAC does not finish.
+    """
     global _claimed
     _claimed = True
     try:
@@ -87,13 +97,17 @@ def write(address, register, value):
 
 def _wait():
     if not wait_clear(_MIIADDR, _BUSY, _MDIO_US):
-        raise OSError(EIO, "MDIO stays busy (MIIADDR bit 0): the MAC's clock gate is closed or it is in reset; run `barenet doctor`")
+        raise OSError(
+            EIO,
+            "MDIO stays busy (MIIADDR bit 0): the MAC's clock gate is closed or it is in reset; run `barenet doctor`",
+        )
 
 
 class PHY:
     """One PHY, once bring_up.py has found it.
 
-    address: its MDIO address, 0 to 31. forced: "auto" or one of FORCED. id: PHYID1 << 16 | PHYID2. type: as in the board files. name: for people.
+    address: its MDIO address, 0 to 31. forced: "auto" or one of FORCED. id: PHYID1 << 16 | PHYID2. type: as in the
+    board files. name: for people.
     """
 
     def __init__(self, address, forced):
@@ -124,7 +138,10 @@ class PHY:
         return bmsr & _LINK and (bmsr & _AN_DONE or self.forced != "auto")
 
     def mode(self):
-        """Returns speed * 2 + full duplex of the link (200, 201, 20, 21), 0 while the PHY cannot tell. Allocates nothing."""
+        """Returns speed * 2 + full duplex of the link (200, 201, 20, 21), 0 while the PHY cannot tell.
+
+        Allocates nothing.
+        """
         how = self.how
         found = 0
         if self.forced != "auto":

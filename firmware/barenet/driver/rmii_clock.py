@@ -1,7 +1,7 @@
 """The 50 MHz reference clock of the RMII: who makes it, on which pin, and the APLL that makes it inside the chip.
 
-Register values: ESP32 Technical Reference Manual, chapters IO_MUX and Ethernet MAC. The APLL's registers lie on an analog I2C bus; its master
-is one word that takes a transaction and shows the answer, as the ROM's own routines use it.
+Register values: ESP32 Technical Reference Manual, chapters IO_MUX and Ethernet MAC. The APLL's registers lie on an
+analog I2C bus; its master is one word that takes a transaction and shows the answer, as the ROM's own routines use it.
 """
 
 from errno import EINVAL, EIO
@@ -57,7 +57,8 @@ def uses_apll(mode):
 def start(mode):
     """Selects the clock's source and pin and, for the three output modes, starts the APLL at 50 MHz.
 
-    The EMAC's clock gate must be open. Raises OSError: EIO when a register or the APLL does not answer, EINVAL when the crystal cannot give 50 MHz.
+    The EMAC's clock gate must be open. Raises OSError: EIO when a register or the APLL does not answer, EINVAL when the
+    crystal cannot give 50 MHz.
     """
     pin, pad, word = MODES[mode]
     Pin(pin, Pin.IN, None)  # takes the pad from the RTC and its pulls, which IO_MUX cannot
@@ -87,7 +88,9 @@ def crystal():
     word = get(_RTC_STORE4)
     mhz = word & 0xFFFE  # bit 0 is a flag of the ROM's log
     if not mhz or word >> 16 & 0xFFFE != mhz:
-        raise OSError(EIO, "RTC_CNTL_STORE4 (0x3FF480B0) reads 0x%08X, no crystal frequency: power-cycle the board" % word)
+        raise OSError(
+            EIO, "RTC_CNTL_STORE4 (0x3FF480B0) reads 0x%08X, no crystal frequency: power-cycle the board" % word
+        )
     return mhz
 
 
@@ -121,17 +124,24 @@ def start_apll():
     _write(5, second)
     _write(4, read(4) & 0xE0 | 2)
     if read(7) & 0x3F != sdm2 or read(8) != sdm1 or read(9) != sdm0 or read(4) & 0x1F != 2:
-        raise OSError(EIO, "the APLL does not keep its dividers: its analog bus is off (ANA_CONFIG bit 14, RTC_CNTL_OPTIONS0 bit 18)")
+        raise OSError(
+            EIO,
+            "the APLL does not keep its dividers: its analog bus is off (ANA_CONFIG bit 14, RTC_CNTL_OPTIONS0 bit 18)",
+        )
     _write(0, 0x0F)
     _write(0, 0x3F)
     _write(0, 0x1F)
     end = ticks_add(ticks_us(), 10000)
     while not read(3) & _CALIBRATED:
         if ticks_diff(end, ticks_us()) < 0:
-            raise OSError(EIO, "the APLL does not calibrate: power-cycle the board, and look at its crystal if that does not help")
+            raise OSError(
+                EIO, "the APLL does not calibrate: power-cycle the board, and look at its crystal if that does not help"
+            )
         sleep_us(10)
     if read(3) & 0x60:
-        raise OSError(EIO, "the APLL's calibration is out of range (r3 = 0x%02X): is the crystal really %d MHz?" % (read(3), mhz))
+        raise OSError(
+            EIO, "the APLL's calibration is out of range (r3 = 0x%02X): is the crystal really %d MHz?" % (read(3), mhz)
+        )
 
 
 def _write(register, byte):

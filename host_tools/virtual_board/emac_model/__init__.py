@@ -1,20 +1,25 @@
-"""A strict model of the ESP32's Ethernet MAC with its DMA, of the chip around it and of the PHY: what fails on silicon fails here.
+"""A strict model of the ESP32's Ethernet MAC with its DMA, of the chip around it and of the PHY: what fails on silicon
+fails here.
 
 Where it runs. The model is a process of its own (CPython), beside the interpreter that plays the CPU:
 
-* A soft reset replaces the interpreter, as it replaces the heap on the chip, while the MAC goes on: the DMA writes into whatever lies at the old
-  addresses in the new interpreter. A model inside the interpreter would die with it, and would take its heap from the program.
-* The DMA works on the interpreter's own memory while Python runs, without the interpreter's help (memory.py): descriptors and frames
-  lie in the ordinary heap, at the chip's addresses. The driver's hot path, which looks at descriptors only, costs what it costs on the board.
-* Register accesses are messages (server.py): a write is posted, as on the chip's bus, a read waits for its answer, some 30 µs. That gives each
-  access its exact side effect, in order, and the driver has few of them. Mapping the registers as shared memory would be faster but could not
-  see a write that stores the same value, a read that clears, or an access with the clock gate closed.
-* Idle round trips pay for two process switches, which a ping measures in fractions of a millisecond; bulk data pays once a frame, far from the
-  123 µs that a full frame takes on the cable. The model paces the cable at its 10 or 100 Mb/s: an unpaced one would lose frames for want of
-  descriptors that a real cable does not lose.
+* A soft reset replaces the interpreter, as it replaces the heap on the chip, while the MAC goes on: the DMA writes into
+  whatever lies at the old addresses in the new interpreter. A model inside the interpreter would die with it, and would
+  take its heap from the program.
+* The DMA works on the interpreter's own memory while Python runs, without the interpreter's help (memory.py):
+  descriptors and frames lie in the ordinary heap, at the chip's addresses. The driver's hot path, which looks at
+  descriptors only, costs what it costs on the board.
+* Register accesses are messages (server.py): a write is posted, as on the chip's bus, a read waits for its answer, some
+  30 µs. That gives each access its exact side effect, in order, and the driver has few of them. Mapping the registers
+  as shared memory would be faster but could not see a write that stores the same value, a read that clears, or an
+  access with the clock gate closed.
+* Idle round trips pay for two process switches, which a ping measures in fractions of a millisecond; bulk data pays
+  once a frame, far from the 123 µs that a full frame takes on the cable. The model paces the cable at its 10 or 100
+  Mb/s: an unpaced one would lose frames for want of descriptors that a real cable does not lose.
 
-`Chip` is the model, `Wiring` the board around it, `Faults` what is wrong on demand, `Breach` a rule broken by the software. `Model` starts the
-process; an interpreter joins with `Model.environment`, `Model.descriptors` and `Model.prepare`.
+`Chip` is the model, `Wiring` the board around it, `Faults` what is wrong on demand, `Breach` a rule broken by the
+software. `Model` starts the process; an interpreter joins with `Model.environment`, `Model.descriptors` and
+`Model.layout`.
 """
 
 from __future__ import annotations
@@ -41,7 +46,8 @@ class Model:
     """The model in a process of its own, for one board's whole life.
 
     link: descriptor of the cable. config: the board file's content as in board.json: the model is wired as that board.
-    timing: attributes of phy.Timing, seconds, where a PHY's real ones are too long. different: attributes of Wiring that differ.
+    timing: attributes of phy.Timing, seconds, where a PHY's real ones are too long. different: attributes of Wiring
+    that differ.
     """
 
     def __init__(self, link: int, config: dict[str, Any], timing: dict[str, float] | None = None, **different: Any):
@@ -57,7 +63,7 @@ class Model:
             pass_fds=[bus.fileno(), control.fileno(), link],
             stdin=subprocess.DEVNULL,
             cwd=ROOT,
-            env=dict(os.environ, PYTHONPATH=str(ROOT)),
+            env=dict(os.environ, PYTHONPATH=os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])),
             start_new_session=True,
         )
         bus.close()
@@ -78,7 +84,8 @@ class Model:
         return memory.layout(command, heap, bool(self.config.get("psram")))
 
     def order(self, **wishes: Any) -> dict[str, Any]:
-        """Changes faults={…} or partner={…} (attributes of Faults and Partner) and returns breaches, frame counts and the link's state.
+        """Changes faults={…} or partner={…} (attributes of Faults and Partner) and returns breaches, frame counts and
+        the link's state.
 
         Raises OSError when the model does not answer.
         """

@@ -1,7 +1,8 @@
-"""Everything of the ESP32 around its EMAC that Ethernet depends on: gates, pads, GPIO matrix, APLL, eFuse, and the bus to all of it.
+"""Everything of the ESP32 around its EMAC that Ethernet depends on: gates, pads, GPIO matrix, APLL, eFuse, and the bus
+to all of it.
 
-`Chip.read` and `Chip.write` are what the CPU does. A breach of one of the chip's rules is recorded by name, with the register and the value,
-and has the effect it has on silicon.
+`Chip.read` and `Chip.write` are what the CPU does. A breach of one of the chip's rules is recorded by name, with the
+register and the value, and has the effect it has on silicon.
 """
 
 from __future__ import annotations
@@ -143,7 +144,9 @@ class Chip:
         if address in (GPIO + 0x3C, GPIO + 0x40):
             first = 0 if address == GPIO + 0x3C else 32
             clock = 0 if first or not self.pad(0) & 0x200 or not self.source_at_gpio0() else random.getrandbits(1)
-            return clock | sum(1 << gpio - first for gpio in IO_MUX_OFFSETS if 0 <= gpio - first < 32 and self.level(gpio))
+            return clock | sum(
+                1 << gpio - first for gpio in IO_MUX_OFFSETS if 0 <= gpio - first < 32 and self.level(gpio)
+            )
         if not self._known(address):
             self.breach("unmapped", f"0x{address:08X}", 0, "nothing answers at this address")
             return 0
@@ -190,7 +193,12 @@ class Chip:
         if address == WIFI_CLK_EN:
             lost = words[address] & ~value & ~_EMAC_CLK_EN
             if lost:
-                self.breach("gate-neighbours", "WIFI_CLK_EN", value, f"the same word gates Wi-Fi and Bluetooth: bits 0x{lost:X} were lost")
+                self.breach(
+                    "gate-neighbours",
+                    "WIFI_CLK_EN",
+                    value,
+                    f"the same word gates Wi-Fi and Bluetooth: bits 0x{lost:X} were lost",
+                )
             if not self.faults.emulator:
                 if not value & _EMAC_CLK_EN:
                     self.emac.gate_closed()
@@ -289,7 +297,12 @@ class Chip:
 
     def source_at_gpio0(self) -> float:
         """MHz that the board drives into GPIO0."""
-        if self.wiring.clock != "gpio0_in" or not self.faults.clock or not self._on("oscillator") or not self._on("power"):
+        if (
+            self.wiring.clock != "gpio0_in"
+            or not self.faults.clock
+            or not self._on("oscillator")
+            or not self._on("power")
+        ):
             return 0.0
         return 50.0 if self.clock() - self._started >= self.wiring.startup_ms / 1000 else 0.0
 
@@ -332,10 +345,17 @@ class Chip:
         if first:
             return
         if self.wiring.clock == "gpio0_in" and (self.function(0) == 1 or self.level(0) is not None):
-            self.breach("contention", "IO_MUX_GPIO0", self.pad(0), "the chip drives GPIO0 against the board's oscillator")
+            self.breach(
+                "contention", "IO_MUX_GPIO0", self.pad(0), "the chip drives GPIO0 against the board's oscillator"
+            )
         for gpio in RMII_IN:
             if self.output_signal(gpio) >= 0:
-                self.breach("contention", f"IO_MUX_GPIO{gpio}", self.pad(gpio), f"the chip drives {PIN_NAMES[gpio]} against the PHY")
+                self.breach(
+                    "contention",
+                    f"IO_MUX_GPIO{gpio}",
+                    self.pad(gpio),
+                    f"the chip drives {PIN_NAMES[gpio]} against the PHY",
+                )
 
     def advance(self) -> float:
         """Moves the PHY on to now; returns now."""
@@ -355,7 +375,12 @@ class Chip:
         gpio = select & 0x3F
         if gpio not in IO_MUX_OFFSETS or not self.pad(gpio) & 0x200:
             return 0
-        if gpio != self.wiring.mdio or not self._management_wired() or address != self.wiring.address or not self.phy.answers(now):
+        if (
+            gpio != self.wiring.mdio
+            or not self._management_wired()
+            or address != self.wiring.address
+            or not self.phy.answers(now)
+        ):
             return 0xFFFF
         return self.phy.read(register, now)
 
@@ -368,7 +393,12 @@ class Chip:
     def _management_wired(self) -> bool:
         mdio = GPIO + 0x530 + 4 * self.wiring.mdio
         if self.output_signal(self.wiring.mdio) == 201 and self._words[mdio] & 0x400:
-            self.breach("mdio-output-enable", f"FUNC{self.wiring.mdio}_OUT_SEL", self._words[mdio], "OEN_SEL = 1: the pad drives against the PHY")
+            self.breach(
+                "mdio-output-enable",
+                f"FUNC{self.wiring.mdio}_OUT_SEL",
+                self._words[mdio],
+                "OEN_SEL = 1: the pad drives against the PHY",
+            )
         return self.output_signal(self.wiring.mdc) == 200 and self.output_signal(self.wiring.mdio) == 201
 
     def rmii_pads(self) -> str:

@@ -1,4 +1,5 @@
-"""The EMAC: its registers with their side effects, the MAC's filter and modes, and the DMA that walks the descriptor rings.
+"""The EMAC: its registers with their side effects, the MAC's filter and modes, and the DMA that walks the descriptor
+rings.
 
 Register names, offsets and bits: ESP32 Technical Reference Manual, chapter Ethernet MAC (a Synopsys DWMAC 3.7).
 """
@@ -18,11 +19,15 @@ if TYPE_CHECKING:
 
 DMA, EXT, MAC = 0x3FF69000, 0x3FF69800, 0x3FF6A000
 
-BUSMODE, TXPOLLDEMAND, RXPOLLDEMAND, RXBASEADDR, TXBASEADDR, STATUS, OPMODE, INTEN, MISSEDFR = (DMA + 4 * n for n in range(9))
+BUSMODE, TXPOLLDEMAND, RXPOLLDEMAND, RXBASEADDR, TXBASEADDR, STATUS, OPMODE, INTEN, MISSEDFR = (
+    DMA + 4 * n for n in range(9)
+)
 CURTXDESC, CURRXDESC, CURTXBUF, CURRXBUF, HWFEATURE = (DMA + 0x48 + 4 * n for n in range(5))
 EX_CLKOUT_CONF, EX_OSCCLK_CONF, EX_CLK_CTRL, EX_PHYINF_CONF, PD_SEL = (EXT + 4 * n for n in range(5))
 EX_DATE = EXT + 0xFC
-CONFIG, FRAMEFILTER, HASHHIGH, HASHLOW, MIIADDR, MIIDATA, FLOWCTRL, VLANTAG, VERSION, DEBUG = (MAC + 4 * n for n in range(10))
+CONFIG, FRAMEFILTER, HASHHIGH, HASHLOW, MIIADDR, MIIDATA, FLOWCTRL, VLANTAG, VERSION, DEBUG = (
+    MAC + 4 * n for n in range(10)
+)
 INTSTATUS, INTMASK, ADDR0HIGH, ADDR0LOW = MAC + 0x38, MAC + 0x3C, MAC + 0x40, MAC + 0x44
 
 
@@ -188,7 +193,12 @@ class EMAC:
         if address == MISSEDFR:
             missed, overflowed = self._missed, self._overflowed
             self._missed = self._overflowed = 0
-            return min(missed, 0xFFFF) | (missed > 0xFFFF) << 16 | min(overflowed, 0x7FF) << 17 | (overflowed > 0x7FF) << 28
+            return (
+                min(missed, 0xFFFF)
+                | (missed > 0xFFFF) << 16
+                | min(overflowed, 0x7FF) << 17
+                | (overflowed > 0x7FF) << 28
+            )
         if address == OPMODE:
             if words[OPMODE] & FTF:
                 self._ftf_reads += 1
@@ -249,7 +259,9 @@ class EMAC:
             breach("swr-pending", register.name, value, "the software reset (BUSMODE bit 0) has not ended")
             return
         if register.kind in ("rw", "w1c") and value & ~register.mask:
-            breach("reserved-bits", register.name, value, f"bits 0x{value & ~register.mask & 0xFFFFFFFF:X} are reserved")
+            breach(
+                "reserved-bits", register.name, value, f"bits 0x{value & ~register.mask & 0xFFFFFFFF:X} are reserved"
+            )
             value &= register.mask
         self._path_until = 0.0
         handler = _WRITERS.get(address)
@@ -264,13 +276,20 @@ class EMAC:
             self._resets += 1
             self._rx_state = self._tx_state = _STOPPED
             if self.phy_interface != 4:
-                self.chip.breach("swr-before-rmii", "BUSMODE", value, "software reset before EX_PHYINF_CONF selects RMII")
+                self.chip.breach(
+                    "swr-before-rmii", "BUSMODE", value, "software reset before EX_PHYINF_CONF selects RMII"
+                )
         self._words[BUSMODE] = value
 
     def _write_base(self, address: int, value: int) -> None:
         running = self._rx_state if address == RXBASEADDR else self._tx_state
         if running != _STOPPED:
-            self.chip.breach("base-while-running", self.name(address), value, "the base may be written only while its engine is stopped")
+            self.chip.breach(
+                "base-while-running",
+                self.name(address),
+                value,
+                "the base may be written only while its engine is stopped",
+            )
             return
         if value & 3:
             self.chip.breach("descriptor-alignment", self.name(address), value, "descriptors lie at multiples of 4")
@@ -291,7 +310,9 @@ class EMAC:
             self._ftf_seen_clear = False
         if value & ST and not before & ST:
             if not words[CONFIG] & TE:
-                self.chip.breach("dma-before-mac", "OPMODE", value, "transmit DMA started before CONFIG.TE: it may hang")
+                self.chip.breach(
+                    "dma-before-mac", "OPMODE", value, "transmit DMA started before CONFIG.TE: it may hang"
+                )
                 self._tx_state = _FETCHING
                 self.chip.faults.mute = True
             else:
@@ -306,7 +327,12 @@ class EMAC:
             if words[CONFIG] & RE:
                 self.chip.breach("mac-before-dma", "OPMODE", value, "CONFIG.RE was set before the receive DMA started")
             if not words[BUSMODE] & ATDS:
-                self.chip.breach("descriptor-size", "BUSMODE", words[BUSMODE], "4-word descriptors (ATDS = 0) are not decoded reliably")
+                self.chip.breach(
+                    "descriptor-size",
+                    "BUSMODE",
+                    words[BUSMODE],
+                    "4-word descriptors (ATDS = 0) are not decoded reliably",
+                )
             self._rx_at = words[RXBASEADDR]
             self._rx_state = _WAITING
             self._remember_ring()
@@ -339,7 +365,12 @@ class EMAC:
             if not self._words[OPMODE] & SR:
                 breach("mac-before-dma", "CONFIG", value, "CONFIG.RE before the receive DMA (OPMODE.SR)")
             if self._address_high_after_low:
-                breach("address-order", "ADDR0LOW", self._words[ADDR0LOW], "the filter takes the address over when LOW is written: HIGH comes first")
+                breach(
+                    "address-order",
+                    "ADDR0LOW",
+                    self._words[ADDR0LOW],
+                    "the filter takes the address over when LOW is written: HIGH comes first",
+                )
             if self._words[INTMASK] != 0xFFFFFFFF:
                 breach("interrupts-open", "INTMASK", self._words[INTMASK], "nobody serves the MAC's interrupts")
             pads = self.chip.rmii_pads()
@@ -357,7 +388,9 @@ class EMAC:
             return
         divider = _MDC_DIVIDERS.get(value >> 2 & 15)
         if divider is None or _APB_MHZ / divider > _MDC_LIMIT_MHZ:
-            chip.breach("mdc-too-fast", "MIIADDR", value, f"MDC above {_MDC_LIMIT_MHZ} MHz with the APB clock of 80 MHz")
+            chip.breach(
+                "mdc-too-fast", "MIIADDR", value, f"MDC above {_MDC_LIMIT_MHZ} MHz with the APB clock of 80 MHz"
+            )
             divider = 42
         self._mdio_until = chip.clock() + 64 * divider / _APB_MHZ * 1e-6
         phy, register = value >> 11 & 31, value >> 6 & 31
@@ -423,7 +456,12 @@ class EMAC:
             return
         if chip.wiring.clock == "gpio0_in" and not self.external_clock:
             self._why = "two clocks"
-            chip.breach("two-clocks", "EX_OSCCLK_CONF", self._words[EX_OSCCLK_CONF], "MAC and PHY run from different oscillators: periodic loss")
+            chip.breach(
+                "two-clocks",
+                "EX_OSCCLK_CONF",
+                self._words[EX_OSCCLK_CONF],
+                "MAC and PHY run from different oscillators: periodic loss",
+            )
         self._why = ""
         self._receives = self._transmits = True
 
@@ -513,7 +551,9 @@ class EMAC:
                 self._bus_error(0)
                 return
             if size & 3 or buffer & 3:
-                self.chip.breach("receive-alignment", "RDES2", buffer, "receive buffers are multiples of 4 in place and size")
+                self.chip.breach(
+                    "receive-alignment", "RDES2", buffer, "receive buffers are multiples of 4 in place and size"
+                )
             piece = left[:size]
             if not self._reachable(buffer, size, 0, "receive buffer"):
                 return
@@ -576,7 +616,9 @@ class EMAC:
     def _reachable(self, address: int, size: int, code: int, what: str) -> bool:
         if DMA_LOW <= address and address + size <= DMA_HIGH:
             return True
-        self.chip.breach("outside-dma-memory", what, address, f"the DMA reaches 0x{DMA_LOW:08X} to 0x{DMA_HIGH - 1:08X}")
+        self.chip.breach(
+            "outside-dma-memory", what, address, f"the DMA reaches 0x{DMA_LOW:08X} to 0x{DMA_HIGH - 1:08X}"
+        )
         self._bus_error(code)
         return False
 
@@ -623,7 +665,12 @@ class EMAC:
             word0, word1, buffer, following = _WORDS.unpack(memory.read(at, 16))
             if not word0 & OWN:
                 if segments:
-                    self.chip.breach("transmit-segments", "TDES0", word0, "the DMA owns the first descriptor of a frame but not all of them")
+                    self.chip.breach(
+                        "transmit-segments",
+                        "TDES0",
+                        word0,
+                        "the DMA owns the first descriptor of a frame but not all of them",
+                    )
                 words[STATUS] |= TU
                 self._tx_state = _SUSPENDED
                 self.tx_waiting = False
@@ -653,7 +700,12 @@ class EMAC:
     def _check_transmit(self, word0: int, word1: int, first: bool) -> None:
         breach = self.chip.breach
         if bool(word0 >> 28 & 1) != first:
-            breach("transmit-segments", "TDES0", word0, "FS (bit 28) belongs on the first descriptor of a frame and no other")
+            breach(
+                "transmit-segments",
+                "TDES0",
+                word0,
+                "FS (bit 28) belongs on the first descriptor of a frame and no other",
+            )
         if word0 >> 22 & 3:
             breach("transmit-checksum", "TDES0", word0, "CIC: the checksum engine spoils every second packet")
         if not word1 & 0x1FFF:
@@ -666,11 +718,15 @@ class EMAC:
             self._words[STATUS] |= TJT
             return 1 << 15 | 1 << 14
         if len(frame) > 1518:
-            self.chip.breach("transmit-giant", "TDES1", len(frame), "longer than an Ethernet frame: every partner drops it")
+            self.chip.breach(
+                "transmit-giant", "TDES1", len(frame), "longer than an Ethernet frame: every partner drops it"
+            )
             return 0
         if len(frame) < 60:
             if word0 >> 26 & 1:
-                self.chip.breach("transmit-runt", "TDES0", word0, "DP = 1 leaves a frame of less than 60 bytes unpadded")
+                self.chip.breach(
+                    "transmit-runt", "TDES0", word0, "DP = 1 leaves a frame of less than 60 bytes unpadded"
+                )
                 return 0
             frame = frame.ljust(60, b"\0")
         if word0 >> 27 & 1:
@@ -686,7 +742,10 @@ class EMAC:
         phy = self.chip.phy
         if bool(config & DM) != phy.full_duplex:
             self.chip.breach(
-                "duplex-mismatch", "CONFIG", config, f"DM = {config >> 11 & 1} on a {'full' if phy.full_duplex else 'half'}-duplex link"
+                "duplex-mismatch",
+                "CONFIG",
+                config,
+                f"DM = {config >> 11 & 1} on a {'full' if phy.full_duplex else 'half'}-duplex link",
             )
             if not config & DM:
                 self.chip.send(frame)

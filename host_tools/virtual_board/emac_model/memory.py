@@ -1,10 +1,11 @@
 """The board's RAM: where it lies, and how the model's DMA reaches it.
 
-On the chip the heap of stock firmware without PSRAM lies at 0x3FFAE000 to 0x3FFFFFFF, which is what the EMAC's DMA can reach, and descriptors
-carry such addresses. So that the driver's range check, its descriptors and its buffers are the same on the model, the 32-bit interpreter is
-started with its heap at these very addresses: Linux places a process's mappings downward from a base that follows from the stack limit, and
-`Layout` chooses the limit so that the interpreter's first large allocation, its heap, falls where it is wanted. With `psram` it falls at
-0x3F8..., as with firmware that has its heap in PSRAM.
+On the chip the heap of stock firmware without PSRAM lies at 0x3FFAE000 to 0x3FFFFFFF, which is what the EMAC's DMA can
+reach, and descriptors carry such addresses. So that the driver's range check, its descriptors and its buffers are the
+same on the model, the 32-bit interpreter is started with its heap at these very addresses: Linux places a process's
+mappings downward from a base that follows from the stack limit, and `Layout` chooses the limit so that the
+interpreter's first large allocation, its heap, falls where it is wanted. With `psram` it falls at 0x3F8..., as with
+firmware that has its heap in PSRAM.
 
 The DMA reads and writes through /proc/PID/mem: it works behind the interpreter's back, as on the chip.
 """
@@ -60,7 +61,9 @@ def layout(command: tuple[str, ...], heap: int, psram: bool = False) -> Layout:
     """
     low, high = (PSRAM_LOW, PSRAM_HIGH) if psram else (DMA_LOW, DMA_HIGH)
     if heap + 2 * _MARGIN > high - low:
-        raise BarenetError(f"a heap of {heap} bytes does not fit into the chip's RAM: at most {high - low - 2 * _MARGIN}")
+        raise BarenetError(
+            f"a heap of {heap} bytes does not fit into the chip's RAM: at most {high - low - 2 * _MARGIN}"
+        )
     wanted = low + _MARGIN
     limit = _FIRST_TRY
     for _ in range(3):
@@ -101,10 +104,12 @@ class Memory:
         self.written = 0
 
     def attach(self, pid: int) -> None:
-        """A new interpreter runs: after a soft reset its RAM still holds what it held where nothing has been allocated yet.
+        """A new interpreter runs: after a soft reset its RAM still holds what it held where nothing has been allocated
+        yet.
 
-        Only descriptors matter to the DMA, so those of its ring are put back where the new heap is untouched: as they were when the DMA was started
-        or, filled since the old interpreter ended, closed. What the old program had not given back in time is taken as given back, the worst case.
+        Only descriptors matter to the DMA, so those of its ring are put back where the new heap is untouched: as they
+        were when the DMA was started or, filled since the old interpreter ended, closed. What the old program had not
+        given back in time is taken as given back, the worst case.
         """
         self.detach()
         self._descriptor = os.open(f"/proc/{pid}/mem", os.O_RDWR | os.O_CLOEXEC)

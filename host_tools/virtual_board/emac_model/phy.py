@@ -1,4 +1,6 @@
-"""The PHY of the model: clause 22 registers, negotiation and its timing, and what is peculiar to the families found on ESP32 boards."""
+"""The PHY of the model: clause 22 registers, negotiation and its timing, and what is peculiar to the families found on
+ESP32 boards.
+"""
 
 from __future__ import annotations
 
@@ -32,7 +34,8 @@ class Timing:
 class PHY:
     """One PHY; `advance(now)` before each look at it.
 
-    `running` says whether supply, reset pin and clock let it work; `link`, `speed`, `full_duplex` are its state on the cable.
+    `running` says whether supply, reset pin and clock let it work; `link`, `speed`, `full_duplex` are its state on the
+    cable.
     """
 
     def __init__(self, wiring: Wiring, partner: Partner, faults: Faults, timing: Timing):

@@ -1,9 +1,12 @@
-"""Runs the model: serves the interpreter's register accesses, and moves frames between the cable and the DMA at the speed of the cable.
+"""Runs the model: serves the interpreter's register accesses, and moves frames between the cable and the DMA at the
+speed of the cable.
 
-One loop on three descriptors. The bus is a packet socket that outlives the interpreters on its other end; the messages are
+One loop on three descriptors. The bus is a packet socket that outlives the interpreters on its other end; the messages
+are
 
     W address value          a posted write, without an answer        } little-endian words behind
     R number address         a read; the answer is number, value       } the letter
+    S number                 let the DMA take what the transmit ring has; the answer is number, 0
     H nonce pid              a new interpreter; the answer is nonce
 """
 
@@ -32,8 +35,8 @@ _IDLE_S = 1.0
 class Server:
     """The loop.
 
-    chip: the model; its `send` is taken over. bus: this end of the bus. link: descriptor of the cable, one frame a read or write.
-    control: packet socket for JSON orders (see `_obey`); its end of file ends the loop.
+    chip: the model; its `send` is taken over. bus: this end of the bus. link: descriptor of the cable, one frame a read
+    or write. control: packet socket for JSON orders (see `_obey`); its end of file ends the loop.
     """
 
     def __init__(self, chip: Chip, bus: socket.socket, link: int, control: socket.socket):
@@ -48,7 +51,10 @@ class Server:
         self.link_errors = 0
 
     def run(self) -> None:
-        """Serves until the control socket is closed. Closes the bus at the end, so that no interpreter waits for an answer."""
+        """Serves until the control socket is closed.
+
+        Closes the bus at the end, so that no interpreter waits for an answer.
+        """
         try:
             self._loop()
         finally:
@@ -87,6 +93,9 @@ class Server:
                 elif letter == b"R":
                     _, number, address = _READ.unpack(message)
                     bus.send(_ANSWER.pack(number, chip.read(address)))
+                elif letter == b"S":
+                    self._transmit()
+                    bus.send(_ANSWER.pack(message[1], 0))
                 elif letter == b"H":
                     _, nonce, pid = _WRITE.unpack(message)
                     chip.memory.attach(pid)
@@ -132,7 +141,8 @@ class Server:
         return start + (max(length, 60) + _GAP) * 8e-6 / self.chip.emac.speed()
 
     def _obey(self) -> bool:
-        """An order is {"faults": {…}, "partner": {…}} to change things, {"reset": true} to reset the chip; each is answered with what is seen.
+        """An order is {"faults": {…}, "partner": {…}} to change things, {"reset": true} to reset the chip; each is
+        answered with what is seen.
 
         Returns False at the end of file.
         """

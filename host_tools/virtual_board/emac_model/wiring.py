@@ -1,16 +1,15 @@
-"""What surrounds the chip: the board as it is wired (whatever the driver believes), the other end of the cable, and faults on demand."""
+"""What surrounds the chip: the board as it is wired (whatever the driver believes), the other end of the cable, and
+faults on demand.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from typing import Any
 
-OUTPUT_MODES = ("gpio0_out", "gpio16_out", "gpio17_out")
-
-
 @dataclass(frozen=True)
 class Pin:
-    """A pin of the board that switches something: `active` is the level that switches it on (of a reset pin: that resets)."""
+    """A pin of the board that switches something on, or resets it, at the level `active`."""
 
     gpio: int
     role: str
@@ -32,11 +31,11 @@ class Wiring:
         psram: GPIO16 and GPIO17 belong to it.
         startup_ms: from the start of the CPU until PHY and oscillator appear.
         strap_mode: MODE straps of a LAN8720, 7 as it should be.
-        hangs_without_clock: what revives a PHY that came out of reset without its clock: "" (it does not mind), "reset" (a soft reset by MDIO when
-            the clock runs), "power" (only its power or reset pin).
+        hangs_without_clock: what revives a PHY that came out of reset without its clock: "" (it does not mind), "reset"
+            (a soft reset by MDIO when the clock runs), "power" (only its power or reset pin).
         wifi: Wi-Fi is on.
-        resumes_on_frame: a suspended receiver looks at its descriptor again when a frame arrives. Sources disagree; without it software must write
-            the poll demand, with it a forgotten MAC is more dangerous.
+        resumes_on_frame: a suspended receiver looks at its descriptor again when a frame arrives. Sources disagree;
+            without it software must write the poll demand, with it a forgotten MAC is more dangerous.
     """
 
     phy: str = "LAN8720"
@@ -94,8 +93,8 @@ class Faults:
         apll: False for an APLL that does not calibrate.
         deaf: the receive FIFO has latched up: only a reset of the MAC helps.
         mute: the transmitter does not send.
-        bad_frames: how many of the next frames arrive damaged, by kind: "crc" (marked, in the ring all the same), "headless" (a first
-            descriptor without a last), "overflow".
+        bad_frames: how many of the next frames arrive damaged, by kind: "crc" (marked, in the ring all the same),
+            "headless" (a first descriptor without a last), "overflow".
         marginal: the reference clock is so poor that every second reset of the MAC does not end.
         symbol_errors: what the PHY counts between two looks.
         emulator: the machine is QEMU: the clock gate does not open.

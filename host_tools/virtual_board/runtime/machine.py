@@ -14,6 +14,21 @@ import micropython
 from micropython import const
 from umachine import *
 
+if os.getenv("BARENET_CHIP_FD"):
+    from _chip import Pin, mem32
+else:
+
+    class _NoRegisters:
+        """machine.mem32 of a board without a model of the chip (--driver tap): every register reads 0, and takes no value."""
+
+        def __getitem__(self, address):
+            return 0
+
+        def __setitem__(self, address, value):
+            pass
+
+    mem32 = _NoRegisters()
+
 _RETRY_MS = const(10)
 
 _libc = ffi.open("libc.so.6")

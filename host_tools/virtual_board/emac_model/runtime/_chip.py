@@ -1,7 +1,8 @@
-"""The chip's registers as the interpreter sees them: `mem32` and `Pin` of module machine, served by the model's process.
+"""The chip's registers as the interpreter sees them: `mem32` and `Pin` of module machine, served by the model's
+process.
 
-A timer's callback may run between any two bytecodes and do accesses of its own, also between a read's request and its answer. So requests are
-numbered, and whoever receives an answer puts it where its owner looks.
+A timer's callback may run between any two bytecodes and do accesses of its own, also between a read's request and its
+answer. So requests are numbered, and whoever receives an answer puts it where its owner looks.
 """
 
 import os
@@ -14,6 +15,7 @@ _PR_SET_PTRACER = const(0x59616D61)
 
 _EIO = const(5)
 _MSG_NOSIGNAL = const(0x4000)
+_TXPOLLDEMAND = const(0x3FF69004)
 _PATIENCE = const(2000)  # reads of 5 ms each: 10 s
 _DEPTH = const(4)
 
@@ -40,25 +42,28 @@ class _Registers:
         depth = self._depth
         self._depth = depth + 1
         try:
-            request, answer = self._buffers[depth % _DEPTH]
-            number = self._number = self._number + 1 & 255
-            self._arrived[number] = 0
-            request[0] = 82 | number << 8  # R
-            request[1] = address
-            _post(request, 8)
-            patience = _PATIENCE
-            while not self._arrived[number]:
-                n = _recv(_bus, answer, 8, 0)
-                if n == 8:
-                    self._answers[answer[0] & 255] = answer[1]
-                    self._arrived[answer[0] & 255] = 1
-                else:
-                    patience -= 1
-                    if n == 0 or not patience:
-                        raise OSError(_EIO, "the model of the chip has ended or does not answer")
-            return self._answers[number]
+            return self._ask(82, address, depth)  # R
         finally:
             self._depth = depth
+
+    def _ask(self, letter, address, depth):
+        request, answer = self._buffers[depth % _DEPTH]
+        number = self._number = self._number + 1 & 255
+        self._arrived[number] = 0
+        request[0] = letter | number << 8
+        request[1] = address
+        _post(request, 8)
+        patience = _PATIENCE
+        while not self._arrived[number]:
+            n = _recv(_bus, answer, 8, 0)
+            if n == 8:
+                self._answers[answer[0] & 255] = answer[1]
+                self._arrived[answer[0] & 255] = 1
+            else:
+                patience -= 1
+                if n == 0 or not patience:
+                    raise OSError(_EIO, "the model of the chip has ended or does not answer")
+        return self._answers[number]
 
     def __setitem__(self, address, value):
         if address & 3:
@@ -72,6 +77,9 @@ class _Registers:
             # Masking a small int would make a big one, which is allocated.
             request[2] = value & 0xFFFFFFFF if value >> 30 else value
             _post(request, 12)
+            if address == _TXPOLLDEMAND:
+                # The DMA takes the frames in microseconds, before a program can end; ours must have had its turn, too.
+                self._ask(83, 0, depth)  # S
         finally:
             self._depth = depth
 
@@ -91,7 +99,9 @@ _RTC_MUX = {25: (0x3FF48484, 17), 26: (0x3FF48488, 17), 27: (0x3FF484B0, 19), 0:
 
 
 class Pin:
-    """machine.Pin as far as drivers need it: direction, pulls and level of a GPIO, through the registers that the port's C code writes."""
+    """machine.Pin as far as drivers need it: direction, pulls and level of a GPIO, through the registers that the
+    port's C code writes.
+    """
 
     IN = const(1)
     OUT = const(3)
