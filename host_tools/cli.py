@@ -147,7 +147,8 @@ def main() -> None:
 
 
 @main.command()
-def demo() -> None:
+@click.option("--driver", default="tap", show_default=True, type=click.Choice(["tap", "emac"]), help="The board's LAN driver.")
+def demo(driver: str) -> None:
     """Watch a connection work, step by step.
 
     A virtual board gets a lease, resolves a name, fetches a page and serves one, against real servers.
@@ -155,7 +156,7 @@ def demo() -> None:
     from host_tools import demo as tour
 
     setup_system.provide()
-    tour.run(Console(highlight=False))
+    tour.run(Console(highlight=False), driver)
 
 
 @main.command()

@@ -190,15 +190,15 @@ class Tour:
         self.console.print(Padding(table, (0, 0, 0, 6)))
 
 
-def run(console: Console, pause: float = 0.02) -> None:
-    """Runs the tour.
+def run(console: Console, driver: str = "tap", pause: float = 0.02) -> None:
+    """Runs the tour on a virtual board with this LAN driver.
 
     Raises BarenetError when a step does not do what it should. The programs dnsmasq, nginx and curl must be on PATH.
     """
     tour = Tour(console, pause)
     with tempfile.TemporaryDirectory(prefix="barenet-demo-") as folder:
         page = _page("the Linux side", PAGE_BYTES)
-        with VirtualBoard(network="dhcp", main=False) as board:
+        with VirtualBoard(driver=driver, network="dhcp", main=False) as board:
             interpreter = board.description["interpreter"]
             console.print(f"A virtual board is running: MicroPython {interpreter['version']}, {interpreter['bits']} bits ({interpreter['origin']}).")
             console.print(f"Its serial port is {board.serial}; its cable ends in a network namespace of its own.")

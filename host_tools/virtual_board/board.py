@@ -29,7 +29,7 @@ class VirtualBoard:
     """A virtual board, for as long as the `with` block lasts.
 
     Args:
-        driver: "emac" or "tap"; None for the EMAC with 32 bits, the TAP driver with 64.
+        driver: "tap", or "emac" for the chip's driver on the model of the chip (32 bits only).
         heap: the board's heap, for example "160k".
         bits: word size of its interpreter, 32 or 64.
         network: "dhcp", or a dict with "ip" (with its prefix) and perhaps "gw" and "dns"; None for 10.77.0.2/24 with
@@ -53,7 +53,7 @@ class VirtualBoard:
 
     def __init__(
         self,
-        driver: str | None = None,
+        driver: str = "tap",
         heap: str = "160k",
         bits: int = 32,
         network: str | dict[str, str] | None = None,
@@ -63,9 +63,7 @@ class VirtualBoard:
         main: bool = True,
         before: Callable[[VirtualBoard], None] | None = None,
     ):
-        options = ["--heap", heap, "--bits", str(bits)]
-        if driver:
-            options += ["--driver", driver]
+        options = ["--driver", driver, "--heap", heap, "--bits", str(bits)]
         if network == "dhcp":
             options += ["--dhcp"]
         elif network is not None:

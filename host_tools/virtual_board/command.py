@@ -16,7 +16,7 @@ from host_tools import boards
 from host_tools.virtual_board import interpreter
 from host_tools.virtual_board.supervisor import Options, Supervisor
 
-DRIVERS = ("emac", "tap")
+DRIVERS = ("tap", "emac")
 MODELLED = "wt32_eth01"  # what the virtual board is wired as
 _SMALLEST_HEAP = 32 * 1024
 _FOLDER = click.Path(file_okay=False, path_type=Path)
@@ -53,7 +53,13 @@ def _address(_context, _parameter, text: str | None) -> str | None:
 @click.option("--dns", callback=_address, metavar="ADDRESS", help="Its name server.  [default: the gateway]")
 @click.option("--dhcp", is_flag=True, help="The board asks for its address by DHCP.")
 @click.option("--host-ip", callback=_interface, metavar="ADDRESS/PREFIX", help="Linux's side.  [default: the gateway]")
-@click.option("--driver", type=click.Choice(DRIVERS), help="The board's LAN driver.  [default: emac; tap with 64 bits]")
+@click.option(
+    "--driver",
+    default="tap",
+    show_default=True,
+    type=click.Choice(DRIVERS),
+    help="The board's LAN driver: the chip's, on a model of it, or one for the bare cable.",
+)
 @click.option("--board", metavar="NAME", help=f"With --driver emac: the board to be.  [default: {MODELLED}]")
 @click.option("--heap", default="160k", show_default=True, callback=_heap, metavar="SIZE", help="The board's heap.")
 @click.option("--bits", default="32", show_default=True, type=click.Choice(["32", "64"]), help="The CPU's word size.")
@@ -78,7 +84,6 @@ def command(ip, gw, dns, dhcp, host_ip, driver, board, heap, bits, tap, fs, no_m
         raise click.UsageError("--tap leaves the Linux side as it is; leave --host-ip out")
     network, host = addresses(ip, gw, dns, dhcp, host_ip)
     config = {"network": network} if ip or gw or dns or dhcp else {}
-    driver = driver or ("emac" if bits == "32" else "tap")
     if driver == "emac":
         if bits != "32":
             raise click.UsageError("the EMAC's DMA reaches 32-bit addresses only: use --bits 32 or --driver tap")

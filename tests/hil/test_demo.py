@@ -46,14 +46,15 @@ PYTHONS = (sys.executable, f"/usr/bin/python{sys.version_info[0]}.{sys.version_i
 PYTHONPATH = os.pathsep.join([str(ROOT), *(folder for folder in sys.path if folder.endswith("site-packages"))])
 
 
-def demo(python=sys.executable, **options):
+def demo(*arguments, python=sys.executable, **options):
     environment = dict(os.environ, PATH=search_path(), COLUMNS="140", PYTHONPATH=PYTHONPATH)
-    command = [python, "-m", "host_tools.cli", "demo"]
+    command = [python, "-m", "host_tools.cli", "demo", *arguments]
     return subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True, timeout=100, **options)
 
 
-def test_the_demo_shows_every_step_and_ends_well():
-    run = demo()
+@pytest.mark.parametrize("driver", ["tap", "emac"])
+def test_the_demo_shows_every_step_and_ends_well(driver):
+    run = demo("--driver", driver)
     assert run.returncode == 0, run.stdout[-2000:] + run.stderr
     at = 0
     for step in STEPS:
@@ -82,6 +83,6 @@ def test_an_ordinary_user_sees_the_same():
     python = next(filter(nobody_can_run, PYTHONS), None)
     if python is None:
         pytest.skip(f"an ordinary user may not read {ROOT} or any of {', '.join(PYTHONS)}")
-    run = demo(python, user="nobody", group=pwd.getpwnam("nobody").pw_gid, extra_groups=[])
+    run = demo(python=python, user="nobody", group=pwd.getpwnam("nobody").pw_gid, extra_groups=[])
     assert run.returncode == 0, run.stdout[-2000:] + run.stderr
     assert all(text in run.stdout for text in SHOWN)

@@ -338,7 +338,7 @@ def test_timers_run_while_the_repl_waits(port):
 def test_an_idle_board_takes_no_cpu(board, port):
     supervisor = board.namespace["pid"]
     processes = [supervisor, *map(int, Path(f"/proc/{supervisor}/task/{supervisor}/children").read_text().split())]
-    assert len(processes) == 3  # the interpreter and the model of the chip
+    assert len(processes) == 2
 
     def cpu():
         stats = [Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split() for process in processes]

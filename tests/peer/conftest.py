@@ -16,11 +16,8 @@ from linux import Linux, value  # noqa: E402
 
 @pytest.fixture(scope="module")
 def board():
-    """A board at 10.77.0.2. At the end of the file no handler of its stack may have raised an exception.
-
-    Its driver is the TAP one: the EMAC's filter would keep bad frames from the stack that is tested here.
-    """
-    with VirtualBoard(driver="tap") as board:
+    """A board at 10.77.0.2. At the end of the file no handler of its stack may have raised an exception."""
+    with VirtualBoard() as board:
         yield board
         assert value(board, "(lan.stack.errors, lan.stack.last_error)") == (0, None)
 

@@ -26,12 +26,13 @@ def locked(transfer):
 """
 
 
-@pytest.fixture(scope="module", params=[32, 64])
+@pytest.fixture(scope="module", params=[("tap", 32), ("tap", 64), ("emac", 32)], ids=["tap-32", "tap-64", "emac-32"])
 def board(request):
+    driver, bits = request.param
     # Objects of the 64-bit interpreter are twice as large.
-    with VirtualBoard(driver="tap", bits=request.param, heap={32: "160k", 64: "320k"}[request.param]) as board:
-        if board.description["interpreter"]["bits"] != request.param:
-            pytest.skip(f"there is no {request.param}-bit MicroPython here")
+    with VirtualBoard(driver=driver, bits=bits, heap={32: "160k", 64: "320k"}[bits]) as board:
+        if board.description["interpreter"]["bits"] != bits:
+            pytest.skip(f"there is no {bits}-bit MicroPython here")
         run(board, LOCKED)
         yield board
         assert value(board, "(lan.stack.errors, lan.stack.last_error)") == (0, None)

@@ -18,7 +18,7 @@ MASK, ROUTER, DNS, NAME, REQUESTED, LEASE, TYPE, SERVER, T1, T2, CLIENT, END = 1
 
 @pytest.fixture(scope="module")
 def board():
-    with VirtualBoard(driver="tap", network="dhcp", main=False) as board:
+    with VirtualBoard(network="dhcp", main=False) as board:
         board.exec("import barenet; lan = barenet.LAN()")
         yield board
         assert value(board, "(lan.stack.errors, lan.stack.last_error)") == (0, None)

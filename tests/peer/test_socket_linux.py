@@ -26,8 +26,7 @@ print("ready", flush=True)
 
 @pytest.fixture(scope="module")
 def board():
-    # With the 7 KB of the EMAC driver, five clients at once find no memory for their buffers in 160 KB.
-    with VirtualBoard(driver="tap") as board:
+    with VirtualBoard() as board:
         yield board
 
 
