@@ -34,7 +34,14 @@ def value(board, expression):
 
 def raises(board, statement):
     """Returns (name of the exception, its text) that a statement raises."""
-    code = f"try:\n    {statement}\n    print('nothing')\nexcept Exception as e:\n    print(type(e).__name__)\n    print(e.args[-1] if e.args else '')"
+    code = f"""
+        try:
+            {statement}
+            print("nothing")
+        except Exception as e:
+            print(type(e).__name__)
+            print(e.args[-1] if e.args else "")
+    """
     return tuple(run(board, code))
 
 

@@ -180,7 +180,13 @@ def test_connection_refused_both_ways(board, linux):
 def test_a_connect_that_nobody_answers_ends_with_its_timeout(board, linux):
     with linux.listen(7210, backlog=0) as _listener:
         # A full backlog: the kernel is silent.
-        run(board, f"full = [socket.socket() for _ in range(2)]\nfor f in full: f.settimeout(0.3)\nfor f in full: attempt(f.connect, ('{LINUX}', 7210))")
+        code = f"""
+            full = [socket.socket() for _ in range(2)]
+            for f in full:
+                f.settimeout(0.3)
+                attempt(f.connect, ("{LINUX}", 7210))
+        """
+        run(board, code)
         code = f"""
             s = socket.socket()
             s.settimeout(0.5)
@@ -361,7 +367,7 @@ def test_keepalive_probes_of_linux_are_answered(board, linux):
 # Many
 
 
-def test_40_connections_one_after_the_other_leave_no_memory_behind(board, linux):
+def test_100_connections_one_after_the_other_leave_no_memory_behind(board, linux):
     with linux.listen(7208) as listener:
         run(board, f"""
 def once():
@@ -384,12 +390,12 @@ def once():
         advance(board, 61_000)
         until(lambda: connections(board) == [], "no connection left")
         before = value(board, "(gc.collect(), gc.mem_alloc())[1]")
-        for _ in range(40):
+        for _ in range(100):
             round()
         advance(board, 61_000)
         until(lambda: connections(board) == [], "no connection left")
         after = value(board, "(gc.collect(), gc.mem_alloc())[1]")
-    assert after - before < 512, f"{after - before} bytes"
+    assert after - before < 1024, f"{after - before} bytes"  # a block of 16 bytes for each would be more
 
 
 def test_a_port_is_used_again_while_time_wait_lasts(board, linux):
@@ -451,12 +457,20 @@ def test_20_clients_at_the_same_time(board, linux):
 
 
 def test_a_full_backlog_is_silent_and_the_client_gets_in_later(board, linux):
-    run(board, "d = socket.socket(); d.bind(('', 7221)); d.listen(1)")
+    code = """
+        d = socket.socket()
+        d.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1460)  # a heap in use may have no room for two of the usual size
+        d.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1460)
+        d.bind(("", 7221))
+        d.listen(1)
+    """
+    before = value(board, "lan.status('counters')['tcp']['backlog full']")
+    run(board, code)
     with linux.connect(7221) as first:
         second = linux.socket()
         second.setblocking(False)
         second.connect_ex((BOARD, 7221))
-        until(lambda: value(board, "lan.status('counters')['tcp']['backlog full']"), "dropped")
+        until(lambda: value(board, "lan.status('counters')['tcp']['backlog full']") > before, "dropped")
         run(board, "d.settimeout(5); a, _ = d.accept(); a.close()")
         second.settimeout(5)
         second.sendall(b"made it")  # by the SYN's retransmission, 1 s later
