@@ -23,6 +23,7 @@ from host_tools.virtual_board.supervisor import BROKE_A_RULE
 _MAKE_TIMEOUT = 600  # s; the first start may have to fetch the interpreter
 _BOOT_TIMEOUT = 40  # s, above the supervisor's own bound
 _END_TIMEOUT = 10  # s
+_ANSWER_TIMEOUT = 5  # s for each answer of the raw REPL, which a loaded machine may need
 
 
 class VirtualBoard:
@@ -154,7 +155,7 @@ class VirtualBoard:
             mpremote.transport.TransportExecError: it raised; the traceback is the second argument.
             mpremote.transport.TransportError: the board did not answer in time.
         """
-        transport = SerialTransport(self.serial, timeout=0.1)
+        transport = SerialTransport(self.serial, timeout=_ANSWER_TIMEOUT)
         try:
             transport.enter_raw_repl(soft_reset=False)
             output, error = transport.exec_raw(code, timeout)
