@@ -150,7 +150,6 @@ FLAG_PROBE = const(0x800)  # send one byte into a closed window
 FLAG_FIN_IN = const(0x1000)  # the peer's FIN has arrived, in order
 
 # What arrive() found.
-ARRIVED_ACK = const(1)  # it acknowledged something new
 ARRIVED_DATA = const(2)
 ARRIVED_REFUSED = const(4)  # not acceptable: answered with an ACK
 
@@ -443,7 +442,6 @@ def arrive(words, objects, slot: int, frame, now: int) -> int:
     else:
         acked = acked & _MASK30
         if acked:
-            found |= ARRIVED_ACK
             flags = t[FLAGS]
             text = acked
             if text > t[SND_LEN]:

@@ -14,7 +14,6 @@ MTU = const(1500)
 HEADER = const(20)
 ANY = b"\x00\x00\x00\x00"
 LIMITED_BROADCAST = b"\xff\xff\xff\xff"
-_ICMP = const(1)
 
 
 class IP:

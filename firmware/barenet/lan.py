@@ -1,7 +1,6 @@
 """LAN: the interface as a program sees it, in the shape of MicroPython's network.LAN."""
 
 import json
-import time
 
 from barenet import ticks
 from barenet.errors import EINVAL

@@ -35,7 +35,7 @@ class Stack:
     """The stack on one driver (see docs/architecture.md for what a driver is).
 
     receive, transmit: frames in each ring. hostname: sent by DHCP. clock(): milliseconds, any origin, wrapping at 2**30 or beyond.
-    link_changed, address_changed: callbacks for the layer above, called with True or False and with the stack.
+    on_link(up), on_poll(): callbacks for the layer above, None where it has none.
     """
 
     def __init__(self, driver, receive=8, transmit=4, hostname="barenet", clock=time.ticks_ms):
@@ -79,7 +79,7 @@ class Stack:
         if _running is self:
             self.tcp.abort_all(self.now())
             self.stop_dhcp()
-            self._flush()
+            self.flush()
             _running = None
         self.driver.stop()
 
@@ -91,7 +91,7 @@ class Stack:
             end = ticks.add(self.now(), _RELEASE_MS)
             while self.link_up and self.arp.lookup(hop, self.now()) is None and not ticks.reached(self.now(), end):
                 self.arp.ask(hop, self.now())
-                self._flush()
+                self.flush()
                 self.wait(10)
                 self.poll()
         self.dhcp.stop(self.now())
@@ -112,7 +112,7 @@ class Stack:
     def leave(self):
         """Ends what enter() began, and sends what was queued."""
         try:
-            self._flush()
+            self.flush()
         finally:
             self._entered = False
 
@@ -127,10 +127,6 @@ class Stack:
             self._entered = False
         if self.on_poll is not None:
             self.on_poll()
-
-    def flush(self):
-        """Hands queued transmit frames to the driver."""
-        self._flush()
 
     def wait(self, ms):
         """Sleeps until a frame may be waiting, at most ms."""
@@ -203,13 +199,13 @@ class Stack:
                     self._input(frames[k - 1], fast.received_length(words, objects), now)
                     fast.release(words, objects)
                 if k < 0 or words[fast.C_TX_FULL]:
-                    self._flush()
+                    self.flush()
                 k = fast.receive(words, objects, now, _FRAMES_A_POLL) if words[fast.C_RX_RETURNED] < _FRAMES_A_POLL else 0
             if words[fast.C_RX_RETURNED] == 0:
                 break
             words[fast.C_RX_RETURNED] = 0
             driver.refill()
-            self._flush()
+            self.flush()
         try:
             self.tcp.poll(now)
             if ticks.reached(now, self._slow_at):
@@ -217,7 +213,7 @@ class Stack:
                 self._slow(now)
         except Exception as e:
             self._count(e)
-        self._flush()
+        self.flush()
 
     def _input(self, frame, length, now):
         try:
@@ -252,7 +248,8 @@ class Stack:
         else:
             self.configure(lease.address, lease.netmask, lease.gateway, lease.dns)
 
-    def _flush(self):
+    def flush(self):
+        """Hands queued transmit frames to the driver."""
         words = self.words
         words[fast.C_TX_FULL] = 0
         if words[fast.C_TX_QUEUED]:

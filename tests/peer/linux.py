@@ -9,7 +9,6 @@ import concurrent.futures
 import json
 import socket
 import struct
-import subprocess
 import sys
 import textwrap
 import threading

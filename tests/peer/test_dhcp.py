@@ -6,7 +6,7 @@ import subprocess
 import time
 
 import pytest
-from linux import BOARD_MAC, LINUX, Linux, advance, run, until, value
+from linux import BOARD_MAC, LINUX, advance, run, until, value
 
 from host_tools.setup_system import program
 from host_tools.virtual_board import VirtualBoard

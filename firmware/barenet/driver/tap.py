@@ -5,7 +5,6 @@ The descriptor is read through ffi: FileIO.readinto would loop until its buffer 
 """
 
 import os
-import time
 from array import array
 
 import ffi
