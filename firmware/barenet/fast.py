@@ -64,19 +64,23 @@ C_EVERY_FRAME_SLOW = const(8)  # tracing: plain Python sees each frame
 C_SEGMENT = const(9)  # offset of the TCP header of the segment in hand
 C_SEGMENT_END = const(10)
 C_OUTPUT = const(11)  # some connection has FLAG_OUTPUT set
-C_SETTLE = const(23)  # some connection's state must follow a FIN, or the ACK of ours
 C_NEXT_TIMER = const(12)  # no connection timer expires before this time
-C_FRAMES_IN = const(13)  # counters from here on
-C_FRAMES_OUT = const(14)
-C_FAST_SEGMENTS = const(15)
-C_DROP_RECEIVE_ERROR = const(16)
-C_DROP_IP_CHECKSUM = const(17)
-C_DROP_TCP_CHECKSUM = const(18)
-C_DROP_OUT_OF_ORDER = const(19)
-C_DROP_OUT_OF_WINDOW = const(20)
-C_DROP_BAD_ACK = const(21)
-C_DROP_BUFFER_FULL = const(22)
-C_WORDS = const(24)
+C_SETTLE = const(13)  # plain Python must look at some connection: FIN_IN, FIN_ACKED or ROUND is set
+C_NOW = const(14)  # the last time seen
+C_CLOCK = const(15)  # the same in 32 bits, for timestamps: ticks wrap earlier
+C_BETA = const(16)  # congestion control: what is left of the window after a loss, of 1024
+C_FRAMES_IN = const(17)  # counters from here on
+C_FRAMES_OUT = const(18)
+C_FAST_SEGMENTS = const(19)
+C_DROP_RECEIVE_ERROR = const(20)
+C_DROP_IP_CHECKSUM = const(21)
+C_DROP_TCP_CHECKSUM = const(22)
+C_DROP_OUT_OF_ORDER = const(23)
+C_DROP_OUT_OF_WINDOW = const(24)
+C_DROP_BAD_ACK = const(25)
+C_DROP_BUFFER_FULL = const(26)
+C_DROP_TIMESTAMP = const(27)
+C_WORDS = const(28)
 
 # Members of `objects`.
 O_FRAMES = const(0)
@@ -94,46 +98,83 @@ STATE = const(0)
 FLAGS = const(1)
 SND_UNA = const(2)
 SND_NXT = const(3)
-SND_MAX = const(4)  # highest SND_NXT so far; a retransmission takes SND_NXT back
-SND_WND = const(5)
-SND_WL1 = const(6)
-SND_WL2 = const(7)
-MAX_SND_WND = const(8)  # largest window the peer ever offered (RFC 9293 3.8.6.2.1)
-SND_MSS = const(9)
-CWND = const(10)
-SSTHRESH = const(11)
-SND_SIZE = const(12)  # send buffer: a ring that starts with the byte SND_UNA
-SND_HEAD = const(13)
-SND_LEN = const(14)
-RCV_NXT = const(15)
-RCV_ADV = const(16)  # right edge of the window we advertised
-RCV_SIZE = const(17)  # receive buffer: a ring
-RCV_HEAD = const(18)
-RCV_LEN = const(19)
-RCV_MSS = const(20)
-LAST_ACK_SENT = const(21)
-ISS = const(22)
-IRS = const(23)
-SRTT = const(24)  # ms * 8
-RTTVAR = const(25)  # ms * 4
-RTO = const(26)  # ms
-RTT_SEQ = const(27)
-RTT_AT = const(28)
-RETRIES = const(29)
-RTX_AT = const(30)  # retransmission or persist timer
-ACK_AT = const(31)  # delayed ACK timer
-WAIT_AT = const(32)  # connect, keep, TIME_WAIT … whatever the state waits for
-IP_ID = const(33)
-PSEUDO_SUM = const(34)  # halfword sum of addresses and protocol
-SEGMENTS_IN = const(35)
-SEGMENTS_OUT = const(36)
-BYTES_IN = const(37)
-BYTES_OUT = const(38)
-RETRANSMITS = const(39)
-LAST_ARRIVAL = const(40)  # when the peer was last heard, ms
-TEMPLATE = const(41)  # 54 bytes of Ethernet, IP and TCP header
-_TEMPLATE_WORDS = const(14)
-TCB_WORDS = const(55)
+SND_WND = const(4)  # bytes, scaled already
+SND_WL1 = const(5)
+SND_WL2 = const(6)
+MAX_SND_WND = const(7)  # largest window the peer ever offered (RFC 9293 3.8.6.2.1)
+SND_MSS = const(8)  # text of a full segment: what the options leave
+CWND = const(9)
+SSTHRESH = const(10)
+SND_SIZE = const(11)  # send buffer: a ring that starts with the byte SND_UNA
+SND_HEAD = const(12)
+SND_LEN = const(13)
+RCV_NXT = const(14)
+RCV_ADV = const(15)  # right edge of the window we advertised
+RCV_SIZE = const(16)  # receive buffer: a ring
+RCV_HEAD = const(17)
+RCV_LEN = const(18)
+RCV_MSS = const(19)
+LAST_ACK_SENT = const(20)
+ISS = const(21)
+IRS = const(22)
+SRTT = const(23)  # ms * 8
+RTTVAR = const(24)  # ms * 4
+RTO = const(25)  # ms
+RETRIES = const(26)
+RTX_AT = const(27)  # what FLAG_RTX, FLAG_PERSIST, FLAG_REORDER or FLAG_TAIL waits for
+ACK_AT = const(28)  # delayed ACK timer
+WAIT_AT = const(29)  # connect, keep, TIME_WAIT … whatever the state waits for
+IP_ID = const(30)
+PSEUDO_SUM = const(31)  # halfword sum of addresses and protocol
+SEGMENTS_IN = const(32)
+SEGMENTS_OUT = const(33)
+BYTES_IN = const(34)
+BYTES_OUT = const(35)
+RETRANSMITS = const(36)
+LAST_ARRIVAL = const(37)  # when the peer was last heard, ms
+HEADER = const(38)  # bytes of Ethernet, IP and TCP header with the options of every segment
+SND_SCALE = const(39)  # window scale shifts (RFC 7323 section 2)
+RCV_SCALE = const(40)
+TS_OFFSET = const(41)  # what our timestamps add to the clock, so that nobody learns how long the board is up
+TS_RECENT = const(42)
+TS_RECENT_AT = const(43)  # C_CLOCK then
+OUT_OF_ORDER = const(44)  # number of ranges kept ahead of RCV_NXT
+RANGES = const(45)  # start and end of each, ascending; the bytes lie in the receive buffer already
+RANGES_MAX = const(4)
+RECENT_RANGE = const(53)  # the one that changed last: the first SACK block (RFC 2018 section 4)
+FIN_AT = const(54)  # the peer's FIN came ahead of its turn
+DSACK_START = const(55)  # the last duplicate, told once (RFC 2883)
+DSACK_END = const(56)
+PIPE = const(57)  # bytes that are probably on their way (RFC 6675 section 2)
+LOST = const(58)  # records marked lost and not sent again yet
+SACKED = const(59)  # records the peer has beyond SND_UNA
+DUPACKS = const(60)
+RECOVER = const(61)  # SND_NXT when recovery began
+FACK = const(62)  # highest number known to have arrived
+RACK_TIME = const(63)  # of the segment sent last among those that arrived (RFC 8985): when it was sent, its end, its RTT
+RACK_SEQ = const(64)
+RACK_RTT = const(65)
+MIN_RTT = const(66)
+TAIL_SEQ = const(67)  # SND_NXT when the tail loss probe left
+GROW_AT = const(68)  # congestion avoidance: CWND grows by one MSS for so many bytes acknowledged, 0 = CWND
+CWND_ACKED = const(69)  # of these
+ROUND_SEQ = const(70)  # one round trip of congestion avoidance ends with its acknowledgement
+W_MAX = const(71)  # CWND before the last reduction
+EPOCH_AT = const(72)  # CUBIC: when it began to grow, and K, in 1/16 s
+EPOCH_K = const(73)
+PROGRESS_AT = const(74)  # when SND_UNA last moved, or the first byte left
+RECORD_COUNT = const(75)  # what is in flight: a ring of records, behind the template
+RECORD_HEAD = const(76)
+RECORD_SIZE = const(77)
+TEMPLATE = const(78)  # 66 bytes of Ethernet, IP and TCP header with the timestamp option
+_TEMPLATE_WORDS = const(17)
+RECORDS = const(95)  # two words a record: the end of a segment, and when it was sent (29 bits) with R_… bits below
+TCB_WORDS = const(95)
+
+R_SACKED = const(1)
+R_LOST = const(2)
+R_SENT_AGAIN = const(4)
+_MASK29 = const(0x1FFFFFFF)
 
 FLAG_ACK_NOW = const(0x001)
 FLAG_ACK_LATER = const(0x002)  # ACK_AT is running
@@ -141,13 +182,27 @@ FLAG_OUTPUT = const(0x004)  # something may leave
 FLAG_FIN = const(0x008)  # FIN follows the send buffer
 FLAG_FIN_ACKED = const(0x010)
 FLAG_NODELAY = const(0x020)
-FLAG_TIMING = const(0x040)  # RTT_SEQ is being timed
+FLAG_FORCE = const(0x040)  # the next segment leaves whatever CWND says
 FLAG_RTX = const(0x080)  # RTX_AT is running for retransmission
 FLAG_PERSIST = const(0x100)  # RTX_AT is running for window probes
 FLAG_WAIT = const(0x200)  # WAIT_AT is running
 FLAG_ORPHAN = const(0x400)  # the program has closed it: nobody reads any more
-FLAG_PROBE = const(0x800)  # send one byte into a closed window
+FLAG_PROBE = const(0x800)  # send into a closed or silly window
 FLAG_FIN_IN = const(0x1000)  # the peer's FIN has arrived, in order
+FLAG_SACK = const(0x2000)  # agreed (RFC 2018)
+FLAG_TS = const(0x4000)  # agreed (RFC 7323)
+FLAG_RECOVERY = const(0x8000)  # fast recovery until RECOVER is acknowledged
+FLAG_TIMEOUT = const(0x10000)  # the same after a retransmission timeout
+FLAG_REORDER = const(0x20000)  # RTX_AT is running for RACK's reordering window
+FLAG_TAIL = const(0x40000)  # RTX_AT is running for a tail loss probe
+FLAG_TAIL_OUT = const(0x80000)  # a probe has left
+FLAG_TAIL_AGAIN = const(0x100000)  # it was a retransmission
+FLAG_FIN_AHEAD = const(0x200000)  # FIN_AT is valid
+FLAG_ROUND = const(0x400000)  # the congestion control wants to look
+FLAG_REORDERED = const(0x800000)  # segments have been seen to overtake each other
+FLAG_CWND_FULL = const(0x2000000)  # CWND was what held output() back
+FLAG_SCALE = const(0x1000000)  # agreed: window scaling (RFC 7323)
+FLAG_TIMERS = const(0x60180)  # RTX, PERSIST, REORDER, TAIL
 
 # What arrive() found.
 ARRIVED_DATA = const(2)
@@ -156,6 +211,9 @@ ARRIVED_REFUSED = const(4)  # not acceptable: answered with an ACK
 ACK_DELAY = const(40)  # ms
 RTO_MIN = const(200)  # ms
 RTO_MAX = const(60000)
+TAIL_WAIT = const(50)  # ms that a tail loss probe leaves to the peer's delayed ACK, beside two round trips
+CWND_MAX = const(0xFFFFF)  # bytes; products with 11 bits must fit 31
+_DUPTHRESH = const(3)
 _MASK30 = const(0x3FFFFFFF)
 
 
@@ -302,15 +360,34 @@ def lookup(objects, frame, at: int) -> int:
 
 
 @micropython.viper
-def insert(objects, slot: int):
-    """Enters the connection in `slot`, whose key is in O_KEYS, into the hash table. It must not be full (255 entries)."""
+def index(objects, count: int):
+    """Builds the hash table anew from the keys of slots 0 to count - 1; a slot whose ports are 0 is not in use."""
     keys = ptr32(objects[O_KEYS])
     table = ptr8(objects[O_LOOKUP])
-    x = keys[slot << 1] ^ keys[(slot << 1) + 1]
-    i = (x ^ x >> 8 ^ x >> 16 ^ x >> 24) & 255
-    while table[i]:
-        i = (i + 1) & 255
-    table[i] = slot + 1
+    words = ptr32(objects[O_LOOKUP])
+    i = 0
+    while i < 64:
+        words[i] = 0
+        i += 1
+    slot = 0
+    while slot < count:
+        if keys[(slot << 1) + 1]:
+            x = keys[slot << 1] ^ keys[(slot << 1) + 1]
+            i = (x ^ x >> 8 ^ x >> 16 ^ x >> 24) & 255
+            while table[i]:
+                i = (i + 1) & 255
+            table[i] = slot + 1
+        slot += 1
+
+
+@micropython.viper
+def clock(words, now: int):
+    """Brings C_CLOCK up to `now`."""
+    c = ptr32(words)
+    passed = now - c[C_NOW] & _MASK30
+    if passed >> 29 == 0:
+        c[C_CLOCK] += passed
+        c[C_NOW] = now
 
 
 @micropython.viper
@@ -388,7 +465,8 @@ def arrive(words, objects, slot: int, frame, now: int) -> int:
     noted in FLAG_FIN_IN and FLAG_FIN_ACKED; Connection.settle() moves the state.
     """
     c = ptr32(words)
-    t = ptr32(objects[O_TCBS][slot])
+    tcb = objects[O_TCBS][slot]
+    t = ptr32(tcb)
     at = c[C_SEGMENT]
     f = ptr8(int(ptr8(frame)) + at)
     seq = f[4] << 24 | f[5] << 16 | f[6] << 8 | f[7]
@@ -399,6 +477,29 @@ def arrive(words, objects, slot: int, frame, now: int) -> int:
     t[SEGMENTS_IN] += 1
     t[LAST_ARRIVAL] = now
     state = t[STATE]
+    flags = t[FLAGS]
+
+    # The options: timestamps in their usual place, or wherever they and SACK are.
+    blocks = 0
+    stamped = 0
+    tsval = 0
+    h = ptr16(f)
+    if f[12] == 0x80 and h[10] == 0x0101 and h[11] == 0x0A08:
+        stamped = 24
+    elif f[12] != 0x50:
+        k = int(options(words, frame))
+        stamped = k & 63
+        blocks = k >> 6
+    if flags & FLAG_TS:
+        if stamped == 0:
+            c[C_DROP_TIMESTAMP] += 1  # RFC 7323 section 3.2
+            return ARRIVED_REFUSED
+        tsval = f[stamped] << 24 | f[stamped + 1] << 16 | f[stamped + 2] << 8 | f[stamped + 3]
+        if (tsval - t[TS_RECENT]) >> 31 & 1 and (c[C_CLOCK] - t[TS_RECENT_AT]) >> 31 & 1 == 0:
+            # PAWS, RFC 7323 section 5.3; TS.Recent is valid for the 24 days that its sign can tell.
+            c[C_DROP_TIMESTAMP] += 1
+            t[FLAGS] = flags | FLAG_ACK_NOW
+            return ARRIVED_REFUSED
 
     # First: is it in the window? `skip` counts the bytes in front that we have already, `gap` those that are missing.
     window = t[RCV_ADV] - t[RCV_NXT] & _MASK30
@@ -414,122 +515,101 @@ def arrive(words, objects, slot: int, frame, now: int) -> int:
         skip = 0 - ahead & _MASK30
         if skip == 0 or skip >= n + (f[13] & FIN):  # 0: it is 2**30 behind
             found = ARRIVED_REFUSED
+        if n:
+            t[DSACK_START] = seq
+            t[DSACK_END] = seq + n if n < skip else t[RCV_NXT]
     else:
         found = ARRIVED_REFUSED
     if found:
         # An old segment's acknowledgement is still news when it is in range (Linux and lwIP take it, too).
         if quarter == 1 or quarter == 2 or gap:
             c[C_DROP_OUT_OF_WINDOW] += 1
-            t[FLAGS] |= FLAG_ACK_NOW
+            t[FLAGS] = flags | FLAG_ACK_NOW
             return found
         skip = n
-        t[FLAGS] |= FLAG_ACK_NOW
+        flags |= FLAG_ACK_NOW
+    elif stamped and gap == 0:
+        t[TS_RECENT] = tsval
+        t[TS_RECENT_AT] = c[C_CLOCK]
 
     # Fifth: the acknowledgement.
     acked = ack - t[SND_UNA]
-    beyond = ack - t[SND_MAX]
+    beyond = ack - t[SND_NXT]
     if acked >> 31 & 1:
         acked = 0 - acked
         if acked >> 30 & 3 or acked & _MASK30 > t[MAX_SND_WND]:
             # Older than anything that can be on its way: who sent this guesses (RFC 5961 section 5.2).
             c[C_DROP_BAD_ACK] += 1
-            t[FLAGS] |= FLAG_ACK_NOW
+            t[FLAGS] = flags | FLAG_ACK_NOW
             return found | ARRIVED_REFUSED
-    elif beyond >> 31 & 1 == 0 and beyond != 0:
+    elif beyond >> 31 & 1 == 0 and beyond != 0 and (flags & FLAG_TIMEOUT == 0 or (t[RECOVER] - ack) >> 31 & 1):
         c[C_DROP_BAD_ACK] += 1
-        t[FLAGS] |= FLAG_ACK_NOW
+        t[FLAGS] = flags | FLAG_ACK_NOW
         return found | ARRIVED_REFUSED
     else:
-        acked = acked & _MASK30
-        if acked:
+        if beyond >> 31 & 1 == 0 and beyond != 0:
+            # It left before the segments were cut anew for a smaller path MTU.
+            t[SND_NXT] = t[RECOVER]
+            forget_flight(tcb)
+            t[SND_NXT] = ack
             flags = t[FLAGS]
-            text = acked
-            if text > t[SND_LEN]:
-                text = t[SND_LEN]
-                flags |= FLAG_FIN_ACKED
-                c[C_SETTLE] = 1
-            head = t[SND_HEAD] + text
-            if head >= t[SND_SIZE]:
-                head -= t[SND_SIZE]
-            t[SND_HEAD] = head
-            t[SND_LEN] -= text
-            t[SND_UNA] = ack
-            if t[SND_NXT] - ack >> 31 & 1:
-                t[SND_NXT] = ack
-            t[RETRIES] = 0
-            if flags & FLAG_TIMING and (ack - t[RTT_SEQ]) >> 31 & 1 == 0:
-                flags &= ~FLAG_TIMING
-                r = now - t[RTT_AT] & _MASK30
-                # RFC 6298 section 2, in fixed point: SRTT * 8, RTTVAR * 4.
-                if t[SRTT] == 0:
-                    t[SRTT] = (r << 3) + 1
-                    t[RTTVAR] = r << 1
-                else:
-                    delta = r - (t[SRTT] >> 3)
-                    t[SRTT] += delta
-                    if delta < 0:
-                        delta = 0 - delta
-                    t[RTTVAR] += delta - (t[RTTVAR] >> 2)
-                if t[SRTT] == 0:
-                    t[SRTT] = 1
-                rto = (t[SRTT] >> 3) + t[RTTVAR]
-                if rto < RTO_MIN:
-                    rto = RTO_MIN
-                if rto > RTO_MAX:
-                    rto = RTO_MAX
-                t[RTO] = rto
-            # Slow start by what was acknowledged, then one MSS a window (RFC 5681 section 3.1).
-            if t[CWND] < t[SSTHRESH]:
-                if text > t[SND_MSS]:
-                    text = t[SND_MSS]
-                t[CWND] += text
-            else:
-                grow = int(t[SND_MSS] * t[SND_MSS] // t[CWND])
-                if grow == 0:
-                    grow = 1
-                t[CWND] += grow
-            if t[CWND] > 0xFFFFFF:
-                t[CWND] = 0xFFFFFF
-            if ack == t[SND_MAX]:
-                flags &= ~FLAG_RTX
-            else:
-                flags |= FLAG_RTX
-                t[RTX_AT] = now + t[RTO] & _MASK30
-                if (t[RTX_AT] - c[C_NEXT_TIMER]) >> 29 & 1:
-                    c[C_NEXT_TIMER] = t[RTX_AT]
-            t[FLAGS] = flags | FLAG_OUTPUT
+        acked = acked & _MASK30
+        wnd = (f[14] << 8 | f[15]) << t[SND_SCALE]
+        t[FLAGS] = flags
+        if acked:
+            acknowledge(words, tcb, acked, now)
+            flags = t[FLAGS]
+        if flags & (FLAG_RECOVERY | FLAG_TIMEOUT | FLAG_TAIL_OUT) or blocks or t[DUPACKS] or t[SACKED]:
+            recover(words, tcb, frame, acked, blocks, now)
+        elif acked == 0 and n == 0 and t[RECORD_COUNT] and wnd == t[SND_WND] and f[13] & FIN == 0:
+            recover(words, tcb, frame, 0, 0, now)
+        if acked and t[RECORD_COUNT] and t[FLAGS] & FLAG_TIMERS == 0:
+            start_timer(words, tcb, now)
         newer = seq - t[SND_WL1]
         if (newer >> 31 & 1 == 0 and newer != 0) or (newer == 0 and (ack - t[SND_WL2]) >> 31 & 1 == 0):
-            wnd = f[14] << 8 | f[15]
             if wnd != t[SND_WND]:
+                if t[FLAGS] & FLAG_PERSIST and wnd > t[SND_WND]:
+                    t[FLAGS] &= ~(FLAG_PERSIST | FLAG_PROBE)
+                    t[RETRIES] = 0
+                    if t[RECORD_COUNT]:
+                        forget_flight(tcb)  # a probe that had no room goes again with what follows it
+                elif wnd == 0 and t[LOST]:
+                    forget_flight(tcb)  # what is to be sent again has no room any more
                 t[FLAGS] |= FLAG_OUTPUT
                 t[SND_WND] = wnd
                 if wnd > t[MAX_SND_WND]:
                     t[MAX_SND_WND] = wnd
             t[SND_WL1] = seq
             t[SND_WL2] = ack
-            if wnd and t[FLAGS] & FLAG_PERSIST:
-                t[FLAGS] = t[FLAGS] & ~(FLAG_PERSIST | FLAG_PROBE) | FLAG_OUTPUT
-                t[RETRIES] = 0
+        flags = t[FLAGS]
 
     # Seventh and eighth: the text, and FIN behind it.
     n -= skip
     fin = f[13] & FIN
-    if state < ESTABLISHED or state > FIN_WAIT_2 or t[FLAGS] & FLAG_FIN_IN or found & ARRIVED_REFUSED or (n == 0 and fin == 0):
-        return found
-    if gap:
-        c[C_DROP_OUT_OF_ORDER] += 1
-        t[FLAGS] |= FLAG_ACK_NOW
+    if state < ESTABLISHED or state > FIN_WAIT_2 or flags & FLAG_FIN_IN or found & ARRIVED_REFUSED or (n == 0 and fin == 0):
+        t[FLAGS] = flags
         return found
     start += skip
-    size = t[RCV_SIZE]
-    if n > window:
-        n = window
+    if n != t[RCV_MSS] and n >= 536 and (n > t[RCV_MSS] or f[13] & PSH == 0):
+        t[RCV_MSS] = n  # a full segment, as this peer and path have it
+    if n > window - gap:
+        n = window - gap
         fin = 0
         c[C_DROP_BUFFER_FULL] += 1
-        t[FLAGS] |= FLAG_ACK_NOW
+        flags |= FLAG_ACK_NOW
+    if gap:
+        # Kept where it belongs, in the receive buffer, when the list of ranges has room for it (RFC 9293 section 3.8, SHLD-31).
+        flags |= FLAG_ACK_NOW
+        if fin:
+            t[FIN_AT] = seq + n
+            flags |= FLAG_FIN_AHEAD
+        if n and int(keep_range(tcb, gap, n)) == 0:
+            c[C_DROP_OUT_OF_ORDER] += 1
+            n = 0
+    t[FLAGS] = flags
     if n:
-        tail = t[RCV_HEAD] + t[RCV_LEN]
+        size = t[RCV_SIZE]
+        tail = t[RCV_HEAD] + t[RCV_LEN] + gap
         if tail >= size:
             tail -= size
         first = size - tail
@@ -539,78 +619,630 @@ def arrive(words, objects, slot: int, frame, now: int) -> int:
         copy(ring, tail, frame, start, first)
         if n > first:
             copy(ring, 0, frame, start + first, n - first)
+    if gap:
+        return found
+    if n:
+        t[BYTES_IN] += n
+        if t[OUT_OF_ORDER]:
+            # What waited behind this text is in order now; an ACK at once tells that the gap is closed (RFC 5681 section 4.2).
+            flags |= FLAG_ACK_NOW
+            n += int(join_ranges(tcb, n))
         t[RCV_LEN] += n
         t[RCV_NXT] += n
-        t[BYTES_IN] += n
         found |= ARRIVED_DATA
+    if flags & FLAG_FIN_AHEAD and t[FIN_AT] == t[RCV_NXT]:
+        fin = FIN
     if fin:
         t[RCV_NXT] += 1
         if (t[RCV_ADV] - t[RCV_NXT]) >> 31 & 1:
             t[RCV_ADV] = t[RCV_NXT]
-        t[FLAGS] |= FLAG_FIN_IN | FLAG_ACK_NOW
+        flags |= FLAG_FIN_IN | FLAG_ACK_NOW
         c[C_SETTLE] = 1
     # RFC 9293 section 3.8.6.3: an ACK for at least every second full segment, and within a bounded delay.
     if skip or (t[RCV_NXT] - t[LAST_ACK_SENT] & _MASK30) >= t[RCV_MSS] << 1:
-        t[FLAGS] |= FLAG_ACK_NOW
-    elif t[FLAGS] & FLAG_ACK_LATER == 0:
-        t[FLAGS] |= FLAG_ACK_LATER
+        flags |= FLAG_ACK_NOW
+    elif flags & FLAG_ACK_LATER == 0:
+        flags |= FLAG_ACK_LATER
         t[ACK_AT] = now + ACK_DELAY & _MASK30
         if (t[ACK_AT] - c[C_NEXT_TIMER]) >> 29 & 1:
             c[C_NEXT_TIMER] = t[ACK_AT]
+    t[FLAGS] = flags
     return found
 
 
 @micropython.viper
+def options(words, frame) -> int:
+    """Returns where in the TCP header at frame[C_SEGMENT] the timestamps (bits 5:0) and the SACK option (upper bits) are, 0 for none.
+
+    Option lists that are cut off, never end or lie about their lengths are read as far as they make sense.
+    """
+    c = ptr32(words)
+    f = ptr8(int(ptr8(frame)) + c[C_SEGMENT])
+    end = f[12] >> 4 << 2
+    found = 0
+    k = 20
+    while k < end and f[k]:
+        if f[k] == 1:
+            k += 1
+        elif k + 1 >= end or f[k + 1] < 2 or k + f[k + 1] > end:
+            break
+        else:
+            if f[k] == 8 and f[k + 1] == 10:
+                found |= k + 2
+            elif f[k] == 5 and found >> 6 == 0:
+                found |= k << 6
+            k += f[k + 1]
+    return found
+
+
+@micropython.viper
+def acknowledge(words, tcb, acked: int, now: int):
+    """Takes `acked` bytes that the peer has confirmed off the send buffer: measures the round trip, opens the congestion window."""
+    c = ptr32(words)
+    t = ptr32(tcb)
+    flags = t[FLAGS]
+    una = t[SND_UNA]
+    mss = t[SND_MSS]
+    flight = t[SND_NXT] - una & _MASK30
+    text = acked
+    if text > t[SND_LEN]:
+        text = t[SND_LEN]
+        flags |= FLAG_FIN_ACKED
+        c[C_SETTLE] = 1
+    head = t[SND_HEAD] + text
+    if head >= t[SND_SIZE]:
+        head -= t[SND_SIZE]
+    t[SND_HEAD] = head
+    t[SND_LEN] -= text
+    ack = una + acked
+    t[SND_UNA] = ack
+    t[RETRIES] = 0
+    t[PROGRESS_AT] = now
+
+    # The records it covers leave; what was sent once gives a sample of the round-trip time (RFC 6298, Karn's rule).
+    base = int(ptr32(tcb)) + (RECORDS << 2)
+    r = t[RECORD_HEAD]
+    k = t[RECORD_COUNT]
+    pipe = t[PIPE]
+    rtt = 0 - 1
+    while k:
+        p = ptr32(base + (r << 3))
+        end = p[0]
+        info = p[1]
+        if (ack - end) >> 31 & 1:
+            if info & (R_SACKED | R_LOST) == 0:
+                pipe -= ack - una & _MASK30
+            break
+        if info & (R_SACKED | R_LOST) == 0:
+            pipe -= end - una & _MASK30
+        if info & R_LOST:
+            t[LOST] -= 1
+        if info & R_SACKED:
+            t[SACKED] -= 1
+        else:
+            rtt_now = now - (info >> 3) & _MASK29
+            if info & R_SENT_AGAIN == 0:
+                rtt = rtt_now
+            # RACK.rtt of a segment sent again counts only when it cannot be the first copy's (RFC 8985 section 6.2).
+            if info & R_SENT_AGAIN == 0 or rtt_now >= t[MIN_RTT]:
+                if ((info >> 3) - t[RACK_TIME]) >> 28 & 1 == 0:
+                    t[RACK_TIME] = info >> 3 & _MASK29
+                    t[RACK_SEQ] = end
+                    t[RACK_RTT] = rtt_now
+            if info & R_SENT_AGAIN == 0 and (end - t[FACK]) >> 31 & 1:
+                flags |= FLAG_REORDERED
+        una = end
+        r += 1
+        if r == t[RECORD_SIZE]:
+            r = 0
+        k -= 1
+    t[RECORD_HEAD] = r
+    t[RECORD_COUNT] = k
+    t[PIPE] = pipe
+    if (ack - t[FACK]) >> 31 & 1 == 0:
+        t[FACK] = ack
+    if rtt >= 0:
+        if rtt < t[MIN_RTT]:
+            t[MIN_RTT] = rtt
+        # RFC 6298 section 2, in fixed point: SRTT * 8, RTTVAR * 4.
+        if t[SRTT] == 0:
+            t[SRTT] = (rtt << 3) + 1
+            t[RTTVAR] = rtt << 1
+        else:
+            delta = rtt - (t[SRTT] >> 3)
+            t[SRTT] += delta
+            if delta < 0:
+                delta = 0 - delta
+            t[RTTVAR] += delta - (t[RTTVAR] >> 2)
+        if t[SRTT] == 0:
+            t[SRTT] = 1
+        rto = (t[SRTT] >> 3) + t[RTTVAR]
+        if rto < RTO_MIN:
+            rto = RTO_MIN
+        if rto > RTO_MAX:
+            rto = RTO_MAX
+        t[RTO] = rto
+
+    # RFC 5681 section 3.1 by bytes (RFC 3465), and only when the window was what held us back (RFC 7661).
+    cwnd = t[CWND]
+    if flags & FLAG_RECOVERY == 0:
+        if cwnd < t[SSTHRESH]:
+            if flags & FLAG_CWND_FULL or flight << 1 >= cwnd:
+                most = mss << 1
+                if flags & FLAG_TIMEOUT:
+                    most = mss
+                if text < most:
+                    most = text
+                cwnd += most
+        elif flags & FLAG_CWND_FULL:
+            if (ack - t[ROUND_SEQ]) >> 31 & 1 == 0:
+                t[ROUND_SEQ] = t[SND_NXT]
+                flags |= FLAG_ROUND
+                c[C_SETTLE] = 1
+            grow = t[GROW_AT]
+            if grow == 0:
+                grow = cwnd
+            t[CWND_ACKED] += text
+            if t[CWND_ACKED] >= grow:
+                t[CWND_ACKED] -= grow
+                if t[CWND_ACKED] > grow:
+                    t[CWND_ACKED] = 0
+                cwnd += mss
+        if cwnd > CWND_MAX:
+            cwnd = CWND_MAX
+    if flags & (FLAG_RECOVERY | FLAG_TIMEOUT) and (ack - t[RECOVER]) >> 31 & 1 == 0:
+        if flags & FLAG_RECOVERY:
+            cwnd = t[SSTHRESH]
+        flags &= ~(FLAG_RECOVERY | FLAG_TIMEOUT)
+        t[DUPACKS] = 0
+    t[CWND] = cwnd
+    if t[SND_LEN] == 0:
+        flags &= ~FLAG_PERSIST
+    t[FLAGS] = flags & ~FLAG_TIMERS | flags & FLAG_PERSIST | FLAG_OUTPUT
+
+
+@micropython.viper
+def start_timer(words, tcb, now: int):
+    """Starts RTX_AT for what is in flight: for a tail loss probe where one may help (RFC 8985 section 7.2), else for the RTO."""
+    c = ptr32(words)
+    t = ptr32(tcb)
+    flags = t[FLAGS] & ~FLAG_TIMERS
+    wait = t[RTO]
+    kind = FLAG_RTX
+    if flags & (FLAG_SACK | FLAG_RECOVERY | FLAG_TIMEOUT | FLAG_TAIL_OUT) == FLAG_SACK and t[RECORD_COUNT] > 1:
+        if t[SACKED] == 0 and t[LOST] == 0 and t[RETRIES] == 0:
+            tail = (t[SRTT] >> 2) + TAIL_WAIT
+            if tail < wait:
+                wait = tail
+                kind = FLAG_TAIL
+    t[FLAGS] = flags | kind
+    t[RTX_AT] = now + wait & _MASK30
+    if (t[RTX_AT] - c[C_NEXT_TIMER]) >> 29 & 1:
+        c[C_NEXT_TIMER] = t[RTX_AT]
+
+
+@micropython.viper
+def recover(words, tcb, frame, acked: int, blocks: int, now: int):
+    """Finds out what is lost, from an acknowledgement that is not plain progress, and begins fast recovery.
+
+    The TCP header is at frame[C_SEGMENT]. acked: bytes it has acknowledged anew; blocks: offset of its SACK option there, 0 without.
+    With SACK: RFC 2018, 8985 (RACK) and 6675 (pipe). Without: RFC 5681 and 6582 (NewReno), where each duplicate ACK takes one segment off
+    the pipe, which also is limited transmit (RFC 3042).
+    """
+    c = ptr32(words)
+    t = ptr32(tcb)
+    f = ptr8(int(ptr8(frame)) + c[C_SEGMENT])
+    flags = t[FLAGS]
+    base = int(ptr32(tcb)) + (RECORDS << 2)
+    size = t[RECORD_SIZE]
+    una = t[SND_UNA]
+    news = acked
+    duplicate = 0
+    if blocks and flags & FLAG_SACK:
+        stop = blocks + f[blocks + 1]
+        i = blocks + 2
+        while i + 8 <= stop:
+            left = f[i] << 24 | f[i + 1] << 16 | f[i + 2] << 8 | f[i + 3]
+            right = f[i + 4] << 24 | f[i + 5] << 16 | f[i + 6] << 8 | f[i + 7]
+            i += 8
+            if (left - una) >> 31 & 1 or (right - left) >> 31 & 1 or right == left or (t[SND_NXT] - right) >> 31 & 1:
+                # Below SND_UNA: a duplicate arrived there (RFC 2883).
+                if right == t[TAIL_SEQ]:
+                    duplicate = 1
+                continue
+            edge = una
+            r = t[RECORD_HEAD]
+            k = t[RECORD_COUNT]
+            while k:
+                p = ptr32(base + (r << 3))
+                end = p[0]
+                info = p[1]
+                if (right - end) >> 31 & 1:
+                    break
+                if (edge - left) >> 31 & 1 == 0 and info & R_SACKED == 0:
+                    news = 1
+                    t[SACKED] += 1
+                    if info & R_LOST:
+                        t[LOST] -= 1
+                    else:
+                        t[PIPE] -= end - edge & _MASK30
+                    p[1] = info & ~R_LOST | R_SACKED
+                    rtt = now - (info >> 3) & _MASK29
+                    if info & R_SENT_AGAIN == 0 or rtt >= t[MIN_RTT]:
+                        newer = (info >> 3) - t[RACK_TIME] & _MASK29
+                        if newer >> 28 & 1 == 0 and (newer or (end - t[RACK_SEQ]) >> 31 & 1 == 0):
+                            t[RACK_TIME] = info >> 3 & _MASK29
+                            t[RACK_SEQ] = end
+                            t[RACK_RTT] = rtt
+                    if (end - t[FACK]) >> 31 & 1:
+                        if info & R_SENT_AGAIN == 0:
+                            flags |= FLAG_REORDERED
+                    else:
+                        t[FACK] = end
+                edge = end
+                r += 1
+                if r == size:
+                    r = 0
+                k -= 1
+
+    if flags & FLAG_TAIL_OUT and (una - t[TAIL_SEQ]) >> 31 & 1 == 0:
+        # RFC 8985 section 7.4.2: did the probe repair a loss?
+        if flags & FLAG_TAIL_AGAIN == 0 or duplicate or (acked == 0 and blocks == 0):
+            flags &= ~(FLAG_TAIL_OUT | FLAG_TAIL_AGAIN)
+        elif una != t[TAIL_SEQ]:
+            flags &= ~(FLAG_TAIL_OUT | FLAG_TAIL_AGAIN)
+            if flags & (FLAG_RECOVERY | FLAG_TIMEOUT) == 0:
+                reduce(words, tcb, t[CWND])
+
+    count = t[RECORD_COUNT]
+    if count == 0:
+        t[FLAGS] = flags
+        return
+    wait = 0
+    if flags & FLAG_SACK:
+        if news and t[SACKED] or flags & (FLAG_RECOVERY | FLAG_TIMEOUT):
+            # RACK: lost is what left before something that has arrived, by more than the reordering window (RFC 8985 section 6.2, step 5).
+            window = 0
+            if flags & FLAG_REORDERED or (t[SACKED] < _DUPTHRESH and flags & (FLAG_RECOVERY | FLAG_TIMEOUT) == 0):
+                window = (t[MIN_RTT] >> 2) + 1
+                if window > (t[SRTT] >> 3) + 1:
+                    window = (t[SRTT] >> 3) + 1
+            edge = una
+            r = t[RECORD_HEAD]
+            k = count
+            while k:
+                p = ptr32(base + (r << 3))
+                end = p[0]
+                info = p[1]
+                if info & (R_SACKED | R_LOST) == 0:
+                    older = t[RACK_TIME] - (info >> 3) & _MASK29
+                    if older >> 28 & 1 == 0 and (older or (end - t[RACK_SEQ]) >> 31 & 1):
+                        left = t[RACK_RTT] + window - (now - (info >> 3) & _MASK29)
+                        if left <= 0:
+                            p[1] = info | R_LOST
+                            t[LOST] += 1
+                            t[PIPE] -= end - edge & _MASK30
+                        elif left > wait:
+                            wait = left
+                edge = end
+                r += 1
+                if r == size:
+                    r = 0
+                k -= 1
+    else:
+        p = ptr32(base + (t[RECORD_HEAD] << 3))
+        part = p[0] - una & _MASK30
+        if acked:
+            if flags & FLAG_RECOVERY:
+                # A partial acknowledgement: the next hole (RFC 6582 section 3.2, step 3).
+                t[DUPACKS] -= int(acked // t[SND_MSS]) - 1
+                if t[DUPACKS] >> 30 & 1:
+                    t[DUPACKS] = 0
+                if p[1] & (R_LOST | R_SENT_AGAIN) == 0:
+                    p[1] |= R_LOST
+                    t[LOST] += 1
+                    t[PIPE] -= part
+            else:
+                t[DUPACKS] = 0
+        else:
+            t[DUPACKS] += 1
+            if t[DUPACKS] >= count:
+                t[DUPACKS] = count - 1
+            if t[DUPACKS] == _DUPTHRESH and flags & FLAG_RECOVERY == 0 and (una - t[RECOVER]) >> 31 & 1 == 0 and una != t[RECOVER]:
+                if p[1] & R_LOST == 0:
+                    p[1] |= R_LOST
+                    t[LOST] += 1
+                    t[PIPE] -= part
+    if t[LOST] and flags & (FLAG_RECOVERY | FLAG_TIMEOUT) == 0:
+        # RFC 5681 section 3.2, 6675 section 5: the first retransmission leaves at once, the window is reduced once a flight.
+        flags |= FLAG_RECOVERY | FLAG_FORCE
+        t[RECOVER] = t[SND_NXT]
+        reduce(words, tcb, t[SND_NXT] - una & _MASK30)
+    t[FLAGS] = flags | FLAG_OUTPUT
+    if wait:
+        t[FLAGS] = flags & ~FLAG_TIMERS | FLAG_REORDER | FLAG_OUTPUT
+        t[RTX_AT] = now + wait & _MASK30
+        if (t[RTX_AT] - c[C_NEXT_TIMER]) >> 29 & 1:
+            c[C_NEXT_TIMER] = t[RTX_AT]
+    elif flags & FLAG_REORDER:
+        start_timer(words, tcb, now)
+
+
+@micropython.viper
+def reduce(words, tcb, flight: int):
+    """Answers a loss: SSTHRESH and CWND become C_BETA / 1024 of what was in flight, W_MAX follows RFC 9438 section 4.7."""
+    c = ptr32(words)
+    t = ptr32(tcb)
+    cwnd = t[CWND]
+    beta = c[C_BETA]
+    t[W_MAX] = cwnd if cwnd >= t[W_MAX] else cwnd * (1024 + beta) >> 11
+    if flight > CWND_MAX:
+        flight = CWND_MAX
+    half = flight * beta >> 10
+    if half < t[SND_MSS] << 1:
+        half = t[SND_MSS] << 1
+    t[SSTHRESH] = half
+    t[CWND] = half
+    t[CWND_ACKED] = 0
+    t[GROW_AT] = 0
+    t[EPOCH_K] = _MASK30  # a new epoch
+
+
+@micropython.viper
+def lose(tcb):
+    """Marks everything in flight that the peer has not confirmed as lost: output() sends it again as CWND allows."""
+    t = ptr32(tcb)
+    base = int(ptr32(tcb)) + (RECORDS << 2)
+    r = t[RECORD_HEAD]
+    k = t[RECORD_COUNT]
+    p = ptr32(base + (r << 3))
+    if k and p[1] & R_SACKED:
+        # It had the first segment and has it no more: what it said of the others counts no more (RFC 2018 section 8).
+        t[SACKED] = 0
+    t[LOST] = 0
+    while k:
+        p = ptr32(base + (r << 3))
+        info = p[1]
+        if t[SACKED] == 0:
+            info &= ~R_SACKED
+        if info & R_SACKED == 0:
+            info |= R_LOST
+            t[LOST] += 1
+        p[1] = info
+        r += 1
+        if r == t[RECORD_SIZE]:
+            r = 0
+        k -= 1
+    t[PIPE] = 0
+    t[DUPACKS] = 0
+
+
+@micropython.viper
+def time_out(words, tcb):
+    """Answers a retransmission timeout: all that is in flight counts as lost, the window falls to one segment (RFC 5681 section 3.1)."""
+    t = ptr32(tcb)
+    if t[RETRIES] == 1:
+        reduce(words, tcb, t[SND_NXT] - t[SND_UNA] & _MASK30)
+    lose(tcb)
+    t[CWND] = t[SND_MSS]
+    if t[FLAGS] & FLAG_TIMEOUT == 0 or (t[RECOVER] - t[SND_NXT]) >> 31 & 1:
+        t[RECOVER] = t[SND_NXT]
+    t[FLAGS] = t[FLAGS] & ~(FLAG_RECOVERY | FLAG_TIMERS | FLAG_TAIL_OUT | FLAG_TAIL_AGAIN) | FLAG_TIMEOUT | FLAG_FORCE | FLAG_OUTPUT
+    if t[SND_WND] == 0:
+        forget_flight(tcb)  # nothing has room: the window is probed from here on
+
+
+@micropython.viper
+def forget_flight(tcb):
+    """Takes SND.NXT back to SND.UNA and drops all records: what was in flight is cut and sent as if it were new."""
+    t = ptr32(tcb)
+    if t[FLAGS] & FLAG_TIMEOUT == 0 or (t[RECOVER] - t[SND_NXT]) >> 31 & 1:
+        t[RECOVER] = t[SND_NXT]
+    t[FLAGS] = t[FLAGS] & ~FLAG_RECOVERY | FLAG_TIMEOUT | FLAG_OUTPUT
+    t[SND_NXT] = t[SND_UNA]
+    t[RECORD_COUNT] = 0
+    t[PIPE] = 0
+    t[LOST] = 0
+    t[SACKED] = 0
+    t[DUPACKS] = 0
+
+
+@micropython.viper
+def lose_last(tcb):
+    """Marks the last segment in flight as lost, for a tail loss probe, unless it has arrived."""
+    t = ptr32(tcb)
+    base = int(ptr32(tcb)) + (RECORDS << 2)
+    k = t[RECORD_COUNT]
+    if k == 0:
+        return
+    start = t[SND_UNA]
+    r = t[RECORD_HEAD]
+    p = ptr32(base + (r << 3))
+    while k > 1:
+        start = p[0]
+        r += 1
+        if r == t[RECORD_SIZE]:
+            r = 0
+        p = ptr32(base + (r << 3))
+        k -= 1
+    if p[1] & (R_SACKED | R_LOST) == 0:
+        p[1] |= R_LOST
+        t[LOST] += 1
+        t[PIPE] -= p[0] - start & _MASK30
+
+
+@micropython.viper
+def tail_sent(tcb):
+    """A tail loss probe has left: its acknowledgement ends the episode."""
+    t = ptr32(tcb)
+    t[TAIL_SEQ] = t[SND_NXT]
+
+
+@micropython.viper
+def keep_range(tcb, gap: int, n: int) -> int:
+    """Enters n bytes that came `gap` ahead of their turn into the list of ranges; returns 0 when that has no room."""
+    t = ptr32(tcb)
+    start = t[RCV_NXT] + gap
+    end = start + n
+    g = ptr32(int(ptr32(tcb)) + (RANGES << 2))
+    count = t[OUT_OF_ORDER]
+    i = 0
+    while i < count and (g[(i << 1) + 1] - start) >> 31 & 1:
+        i += 1
+    if i == count or (end - g[i << 1]) >> 31 & 1:
+        if count == RANGES_MAX:
+            return 0
+        k = count
+        while k > i:
+            g[k << 1] = g[(k - 1) << 1]
+            g[(k << 1) + 1] = g[((k - 1) << 1) + 1]
+            k -= 1
+        g[i << 1] = start
+        g[(i << 1) + 1] = end
+        count += 1
+    else:
+        if (start - g[i << 1]) >> 31 & 1:
+            g[i << 1] = start
+        elif (g[(i << 1) + 1] - end) >> 31 & 1 == 0:
+            t[DSACK_START] = start
+            t[DSACK_END] = end
+        if (g[(i << 1) + 1] - end) >> 31 & 1:
+            g[(i << 1) + 1] = end
+        while i + 1 < count and (end - g[(i + 1) << 1]) >> 31 & 1 == 0:
+            if (g[(i << 1) + 1] - g[((i + 1) << 1) + 1]) >> 31 & 1:
+                g[(i << 1) + 1] = g[((i + 1) << 1) + 1]
+            k = i + 1
+            count -= 1
+            while k < count:
+                g[k << 1] = g[(k + 1) << 1]
+                g[(k << 1) + 1] = g[((k + 1) << 1) + 1]
+                k += 1
+    t[OUT_OF_ORDER] = count
+    t[RECENT_RANGE] = i
+    return 1
+
+
+@micropython.viper
+def join_ranges(tcb, n: int) -> int:
+    """Takes the ranges that n bytes in order have reached off the list; returns how far these go beyond them."""
+    t = ptr32(tcb)
+    nxt = t[RCV_NXT] + n
+    g = ptr32(int(ptr32(tcb)) + (RANGES << 2))
+    count = t[OUT_OF_ORDER]
+    more = 0
+    while count and (nxt - g[0]) >> 31 & 1 == 0:
+        step = g[1] - nxt
+        if step >> 31 & 1 == 0:
+            more += step & _MASK30
+            nxt = g[1]
+        count -= 1
+        k = 0
+        while k < count:
+            g[k << 1] = g[(k + 1) << 1]
+            g[(k << 1) + 1] = g[((k + 1) << 1) + 1]
+            k += 1
+    t[OUT_OF_ORDER] = count
+    t[RECENT_RANGE] = 0
+    return more
+
+
+@micropython.viper
 def output(words, objects, slot: int, now: int) -> int:
-    """Sends what the connection may send now: segments cut from the send buffer, FIN, or a bare ACK. Returns how many frames.
+    """Sends what the connection may send now: lost segments again, segments cut from the send buffer, FIN, or a bare ACK. Returns how many.
 
     Limits: the peer's window, the congestion window, MSS, Nagle's rule and the sender's half of silly window avoidance
     (RFC 9293 sections 3.7.4 and 3.8.6.2.1). FLAG_OUTPUT stays set when only a transmit descriptor was missing.
     """
     c = ptr32(words)
-    t = ptr32(objects[O_TCBS][slot])
+    tcb = objects[O_TCBS][slot]
+    t = ptr32(tcb)
+    base = int(ptr32(tcb)) + (RECORDS << 2)
     sent = 0
+    news = 0
+    passed = now - c[C_NOW] & _MASK30
+    if passed >> 29 == 0:
+        c[C_CLOCK] += passed
+        c[C_NOW] = now
     while True:
         flags = t[FLAGS]
         flight = t[SND_NXT] - t[SND_UNA] & _MASK30
-        unsent = t[SND_LEN] - flight
-        if unsent < 0:
-            unsent = 0
-        window = t[SND_WND]
-        if t[CWND] < window:
-            window = t[CWND]
-        n = window - flight
         mss = t[SND_MSS]
-        if n > mss:
-            n = mss
-        if n > unsent:
-            n = unsent
-        if n < 0:
-            n = 0
-        probe = 0
-        if flags & FLAG_PROBE and unsent and n == 0:
-            n = 1
-            probe = 1
-            flags &= ~FLAG_PROBE
-        elif n and n < mss:
-            if n < unsent:
-                # Cut short by the window: worth sending only when it is half of what the peer ever offered, or nothing is in flight.
-                if n << 1 < t[MAX_SND_WND] and flight:
-                    n = 0
-            elif flight and flags & (FLAG_NODELAY | FLAG_FIN) == 0:
-                n = 0
+        room = t[CWND] - t[PIPE]
+        if t[DUPACKS]:
+            room += int(t[DUPACKS] * mss)
+        n = 0
         fin = 0
-        if flags & FLAG_FIN and flags & FLAG_FIN_ACKED == 0 and n == unsent and flight <= t[SND_LEN]:
-            fin = FIN
-        if n == 0 and fin == 0:
-            if unsent and flight == 0 and t[SND_WND] == 0 and flags & FLAG_PERSIST == 0:
-                flags = flags & ~FLAG_RTX | FLAG_PERSIST
-                t[RETRIES] = 0
-                t[RTX_AT] = now + t[RTO] & _MASK30
-                if (t[RTX_AT] - c[C_NEXT_TIMER]) >> 29 & 1:
-                    c[C_NEXT_TIMER] = t[RTX_AT]
-            if flags & FLAG_ACK_NOW == 0:
-                t[FLAGS] = flags & ~FLAG_OUTPUT
+        unsent = 0
+        offset = flight  # from SND_UNA to what is sent now
+        again = 0 - 1
+        ranges = 0
+        full = 0
+        merge = 0
+        if flags & FLAG_ACK_NOW and (t[OUT_OF_ORDER] or t[DSACK_END] != t[DSACK_START]) and flags & FLAG_SACK:
+            ranges = 1  # an ACK of its own: text would leave no room for SACK
+        else:
+            if t[LOST]:
+                r = t[RECORD_HEAD]
+                v = t[SND_UNA]
+                p = ptr32(base + (r << 3))
+                while p[1] & R_LOST == 0:
+                    v = p[0]
+                    r += 1
+                    if r == t[RECORD_SIZE]:
+                        r = 0
+                    p = ptr32(base + (r << 3))
+                k = p[0] - v & _MASK30
+                if k <= room or flags & FLAG_FORCE:
+                    again = r
+                    offset = v - t[SND_UNA] & _MASK30
+                    n = k
+                    k = t[SND_LEN] - offset
+                    if n > k:
+                        n = k
+                        fin = FIN
+                else:
+                    full = FLAG_CWND_FULL
+            else:
+                unsent = t[SND_LEN] - flight
+                if unsent < 0:
+                    unsent = 0
+                n = t[SND_WND] - flight
+                if n > room and flags & FLAG_FORCE == 0:
+                    if unsent > room:
+                        full = FLAG_CWND_FULL
+                    n = room
+                k = mss
+                if t[RECORD_COUNT] == t[RECORD_SIZE]:
+                    k = int(last_room(tcb))
+                    merge = 1
+                if n > k:
+                    n = k
+                if n > unsent:
+                    n = unsent
+                if n < 0:
+                    n = 0
+                if flags & FLAG_PROBE and unsent:
+                    if n == 0:
+                        n = 1
+                elif n and n < mss:
+                    if n < unsent:
+                        # Cut short by the window: worth sending when it is half of what the peer ever offered, or the persist timer ends.
+                        if n << 1 < t[MAX_SND_WND]:
+                            n = 0
+                    elif flight and flags & (FLAG_NODELAY | FLAG_FIN) == 0:
+                        n = 0
+                if flags & FLAG_FIN and flags & FLAG_FIN_ACKED == 0 and n == unsent and flight <= t[SND_LEN] and (n < k or k == mss):
+                    fin = FIN
+                if unsent and n == 0 and flight == 0 and flags & FLAG_PERSIST == 0:
+                    flags = flags & ~FLAG_TIMERS | FLAG_PERSIST
+                    t[RETRIES] = 0
+                    t[RTX_AT] = now + t[RTO] & _MASK30
+                    if (t[RTX_AT] - c[C_NEXT_TIMER]) >> 29 & 1:
+                        c[C_NEXT_TIMER] = t[RTX_AT]
+            if n == 0 and fin == 0 and flags & FLAG_ACK_NOW == 0:
+                t[FLAGS] = flags & ~(FLAG_OUTPUT | FLAG_FORCE | FLAG_CWND_FULL) | full
+                if news:
+                    start_timer(words, tcb, now)
                 return sent
 
         i = c[C_TX_NEXT]
@@ -619,40 +1251,39 @@ def output(words, objects, slot: int, now: int) -> int:
             c[C_TX_FULL] = 1
             c[C_OUTPUT] = 1
             t[FLAGS] = flags | FLAG_OUTPUT
+            if news:
+                start_timer(words, tcb, now)
             return sent
         i += c[C_RX_COUNT]
         frame = objects[O_FRAMES][i]
-        base = int(ptr8(frame))
-        w = ptr32(base)
-        f = ptr8(base)
-        h = ptr16(base)
+        out = int(ptr8(frame))
+        w = ptr32(out)
+        f = ptr8(out)
+        h = ptr16(out)
         k = 0
         while k < _TEMPLATE_WORDS:
             w[k] = t[TEMPLATE + k]
             k += 1
 
         # The window we offer never shrinks, and grows only by a step worth telling (RFC 9293 section 3.8.6.2.2).
+        scale = t[RCV_SCALE]
         offer = t[RCV_SIZE] - t[RCV_LEN]
-        if offer > 0xFFFF:
-            offer = 0xFFFF
+        if scale:
+            offer -= (1 << scale) - 1  # what rounding up may add
+        if offer > 0xFFFF << scale:
+            offer = 0xFFFF << scale
         old = t[RCV_ADV] - t[RCV_NXT] & _MASK30
         step = t[RCV_MSS]
         if step > t[RCV_SIZE] >> 1:
             step = t[RCV_SIZE] >> 1
         if offer - old < step:
             offer = old
-        t[RCV_ADV] = t[RCV_NXT] + offer
+        v = offer + (1 << scale) - 1 >> scale
+        t[RCV_ADV] = t[RCV_NXT] + (v << scale)
+        f[48] = v >> 8
+        f[49] = v
 
-        total = 40 + n
-        f[16] = total >> 8
-        f[17] = total
-        t[IP_ID] += 1
-        h[9] = t[IP_ID]
-        s = h[7] + h[8] + h[9] + h[10] + h[11] + h[13] + h[14] + h[15] + h[16]
-        s = (s & 0xFFFF) + (s >> 16)
-        h[12] = ~((s & 0xFFFF) + (s >> 16))
-
-        v = t[SND_NXT]
+        v = t[SND_UNA] + offset
         f[38] = v >> 24
         f[39] = v >> 16
         f[40] = v >> 8
@@ -663,23 +1294,44 @@ def output(words, objects, slot: int, now: int) -> int:
         f[44] = v >> 8
         f[45] = v
         v = ACK | fin
-        if n and n == unsent:
+        if n and offset + n == t[SND_LEN]:
             v |= PSH
         f[47] = v
-        f[48] = offer >> 8
-        f[49] = offer
+        at = t[HEADER]
+        if flags & FLAG_TS:
+            v = c[C_CLOCK] + t[TS_OFFSET]
+            f[58] = v >> 24
+            f[59] = v >> 16
+            f[60] = v >> 8
+            f[61] = v
+            v = t[TS_RECENT]
+            f[62] = v >> 24
+            f[63] = v >> 16
+            f[64] = v >> 8
+            f[65] = v
+        if ranges:
+            at = int(sack(tcb, frame, at))
+            f[46] = (at - 34) << 2
         if n:
             size = t[SND_SIZE]
-            head = t[SND_HEAD] + flight
+            head = t[SND_HEAD] + offset
             if head >= size:
                 head -= size
             first = size - head
             if first > n:
                 first = n
             snd = objects[O_SND][slot]
-            copy(frame, 54, snd, head, first)
+            copy(frame, at, snd, head, first)
             if n > first:
-                copy(frame, 54 + first, snd, 0, n - first)
+                copy(frame, at + first, snd, 0, n - first)
+        total = at - 14 + n
+        f[16] = total >> 8
+        f[17] = total
+        t[IP_ID] += 1
+        h[9] = t[IP_ID]
+        s = h[7] + h[8] + h[9] + h[10] + h[11] + h[13] + h[14] + h[15] + h[16]
+        s = (s & 0xFFFF) + (s >> 16)
+        h[12] = ~((s & 0xFFFF) + (s >> 16))
         total -= 20
         s = t[PSEUDO_SUM] + (total >> 8 | (total & 0xFF) << 8)
         h[25] = ~int(add(frame, 34, total, s))
@@ -690,28 +1342,94 @@ def output(words, objects, slot: int, now: int) -> int:
         t[LAST_ACK_SENT] = t[RCV_NXT]
         flags &= ~(FLAG_ACK_NOW | FLAG_ACK_LATER)
         if n or fin:
+            v = t[SND_UNA] + offset + n + fin
+            t[PIPE] += n + fin
             t[BYTES_OUT] += n
-            if probe:
-                pass
-            elif t[SND_NXT] == t[SND_MAX]:
-                if flags & FLAG_TIMING == 0:
-                    flags |= FLAG_TIMING
-                    t[RTT_SEQ] = t[SND_NXT] + n + fin
-                    t[RTT_AT] = now
-            else:
+            if again >= 0:
+                p = ptr32(base + (again << 3))
+                p[1] = (now & _MASK29) << 3 | R_SENT_AGAIN
+                t[LOST] -= 1
                 t[RETRANSMITS] += 1
-            v = t[SND_NXT] + n + fin
-            if (t[SND_MAX] - v) >> 31 & 1:
-                t[SND_MAX] = v
-            # A probe's byte is sent again with the rest when the window opens, whether the peer kept it or not.
-            if not probe:
+            else:
+                if flight == 0:
+                    t[PROGRESS_AT] = now
+                r = t[RECORD_HEAD] + t[RECORD_COUNT] - merge
+                if r >= t[RECORD_SIZE]:
+                    r -= t[RECORD_SIZE]
+                p = ptr32(base + (r << 3))
+                p[0] = v
+                p[1] = (now & _MASK29) << 3
+                t[RECORD_COUNT] += 1 - merge
                 t[SND_NXT] = v
-            if flags & (FLAG_RTX | FLAG_PERSIST) == 0:
-                flags |= FLAG_RTX
-                t[RTX_AT] = now + t[RTO] & _MASK30
-                if (t[RTX_AT] - c[C_NEXT_TIMER]) >> 29 & 1:
-                    c[C_NEXT_TIMER] = t[RTX_AT]
+            flags &= ~(FLAG_FORCE | FLAG_PROBE)
+            # New text restarts the tail loss probe's timer, nothing restarts the RTO's (RFC 6298 section 5.1, 8985 section 7.2).
+            if flags & (FLAG_RTX | FLAG_PERSIST | FLAG_REORDER) == 0:
+                news = 1
         t[FLAGS] = flags
+
+
+@micropython.viper
+def last_room(tcb) -> int:
+    """Returns how many bytes the newest record can take beside its own: all records are in use, and it is sent again as one segment."""
+    t = ptr32(tcb)
+    base = int(ptr32(tcb)) + (RECORDS << 2)
+    r = t[RECORD_HEAD] + t[RECORD_COUNT] - 1
+    if r >= t[RECORD_SIZE]:
+        r -= t[RECORD_SIZE]
+    p = ptr32(base + (r << 3))
+    if p[1] & (R_SACKED | R_LOST | R_SENT_AGAIN):
+        return 0
+    q = ptr32(base + ((r if r else t[RECORD_SIZE]) - 1 << 3))
+    return t[SND_MSS] - (p[0] - q[0] & _MASK30)
+
+
+@micropython.viper
+def sack(tcb, frame, at: int) -> int:
+    """Writes the SACK option (RFC 2018) at frame[at:]; returns where it ends.
+
+    First comes the last duplicate, once (RFC 2883), then the range that changed last, then the others as far as there is room.
+    """
+    t = ptr32(tcb)
+    g = ptr32(int(ptr32(tcb)) + (RANGES << 2))
+    f = ptr8(int(ptr8(frame)) + at)
+    most = 4
+    if t[FLAGS] & FLAG_TS:
+        most = 3
+    k = 4
+    i = 0 - 2
+    recent = t[RECENT_RANGE]
+    while i < t[OUT_OF_ORDER] and most:
+        if i == 0 - 2:
+            left = t[DSACK_START]
+            right = t[DSACK_END]
+            t[DSACK_START] = right
+        elif i == 0 - 1:
+            left = g[recent << 1]
+            right = g[(recent << 1) + 1]
+            if t[OUT_OF_ORDER] == 0:
+                right = left
+        else:
+            left = g[i << 1]
+            right = g[(i << 1) + 1]
+            if i == recent:
+                right = left
+        i += 1
+        if left != right:
+            f[k] = left >> 24
+            f[k + 1] = left >> 16
+            f[k + 2] = left >> 8
+            f[k + 3] = left
+            f[k + 4] = right >> 24
+            f[k + 5] = right >> 16
+            f[k + 6] = right >> 8
+            f[k + 7] = right
+            k += 8
+            most -= 1
+    f[0] = 1
+    f[1] = 1
+    f[2] = 5
+    f[3] = k - 2
+    return at + k
 
 
 @micropython.viper
@@ -729,7 +1447,7 @@ def expired(words, objects, start: int, now: int) -> int:
         t = ptr32(tcbs[start])
         flags = t[FLAGS]
         hit = 0
-        if flags & (FLAG_RTX | FLAG_PERSIST):
+        if flags & FLAG_TIMERS:
             if (now - t[RTX_AT]) >> 29 & 1 == 0:
                 hit = 1
             elif (t[RTX_AT] - c[C_NEXT_TIMER]) >> 29 & 1:
@@ -748,15 +1466,6 @@ def expired(words, objects, start: int, now: int) -> int:
             return start
         start += 1
     return -1
-
-
-@micropython.viper
-def rewind(tcb) -> int:
-    """Takes SND.NXT back to SND.UNA, so that output() sends everything unacknowledged again; returns how much was in flight."""
-    t = ptr32(tcb)
-    flight = t[SND_NXT] - t[SND_UNA] & _MASK30
-    t[SND_NXT] = t[SND_UNA]
-    return flight
 
 
 @micropython.viper

@@ -137,12 +137,12 @@ def test_lookup_finds_what_was_inserted_and_nothing_else():
         for slot in range(count):
             while True:
                 key = bytes(random.below(values) for _ in range(8))
-                if key not in known:
+                if key not in known and any(key[4:]):  # without ports: a slot not in use
                     break
             known[key] = slot
             keys[2 * slot] = int.from_bytes(key[:4], "little")
             keys[2 * slot + 1] = int.from_bytes(key[4:], "little")
-            fast.insert(objects, slot)
+        fast.index(objects, count)
         frame = bytearray(60)
         for at in (34, 38, 74):
             frame = bytearray(at + 20)
@@ -165,7 +165,7 @@ def test_lookup_where_bits_31_are_set():
     ):
         keys[2 * slot] = int.from_bytes(key[:4], "little")
         keys[2 * slot + 1] = int.from_bytes(key[4:], "little")
-        fast.insert(objects, slot)
+        fast.index(objects, slot + 1)
         frame[26:30] = key[:4]
         frame[34:38] = key[4:]
         assert fast.lookup(objects, frame, 34) == slot
@@ -232,15 +232,6 @@ def test_negative_lengths_copy_nothing():
 
 
 @both
-def test_rewind():
-    for una, nxt in ((5, 5), (5, 1465), (0xFFFFFFF0, 0x100), (0x7FFFFFFF, 0x80000001)):
-        table = Table(100)
-        table.tcb[fast.SND_UNA], table.tcb[fast.SND_NXT] = una, nxt
-        assert fast.rewind(table.tcb) == (nxt - una) & 0xFFFFFFFF
-        assert table.tcb[fast.SND_NXT] == una
-
-
-@both
 def test_expired_finds_every_timer_that_is_due_and_when_to_look_next():
     timers = (
         (fast.FLAG_RTX, fast.RTX_AT),
@@ -293,5 +284,5 @@ def test_the_words_have_numbers_of_their_own():
     assert numbers == list(range(fast.C_WORDS)), numbers
     members = [name for name in dir(fast) if name[:2] == "O_" and name != "O_COUNT"]
     assert sorted(getattr(fast, name) for name in members) == list(range(fast.O_COUNT))
-    flags = [getattr(fast, name) for name in dir(fast) if name[:5] == "FLAG_"]
+    flags = [getattr(fast, name) for name in dir(fast) if name[:5] == "FLAG_" and name != "FLAG_TIMERS"]
     assert len(set(flags)) == len(flags) and all(flag & flag - 1 == 0 for flag in flags)

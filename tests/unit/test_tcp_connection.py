@@ -9,7 +9,7 @@ if ON_DEVICE:
     from barenet import fast
     from barenet.ip import IP
     from barenet.tcp import BUFFER_MAX, BUFFER_MIN, TCP
-    from barenet.tcp.connection import difference, maximum_segment_size
+    from barenet.tcp.connection import difference, parse_options
     from doubles import MASK, OURS, PEER, Cable, Neighbours, Random, same
 
     class Link(Cable):
@@ -26,7 +26,7 @@ if ON_DEVICE:
 
     def mss(options):
         header = bytearray(20) + options
-        return maximum_segment_size(header, 0, len(header))
+        return parse_options(header, 0, len(header))[0]
 
 
 @grouped
@@ -72,7 +72,7 @@ def test_random_option_lists_end_and_give_a_usable_size():
 @grouped
 def test_buffer_sizes_are_brought_into_range():
     tcp = make()
-    for asked, got in ((0, BUFFER_MIN), (-1, BUFFER_MIN), (1000, 1000), (65535, BUFFER_MAX), (1000000, BUFFER_MAX)):
+    for asked, got in ((0, BUFFER_MIN), (-1, BUFFER_MIN), (1000, 1000), (65535, 65535), (10000000, BUFFER_MAX)):
         tcb = tcp.create(asked, asked).tcb
         same((tcb[fast.RCV_SIZE], tcb[fast.SND_SIZE]), (got, got))
 
@@ -156,10 +156,11 @@ def test_slots_are_used_again_and_the_hash_table_follows():
 
 
 @grouped
-def test_control_block_is_words_and_the_template_ends_with_it():
+def test_control_block_is_words_with_the_template_and_the_records_behind_it():
     tcp = make()
     connection = tcp.connect(PEER, 80, 0, 50000)
-    assert isinstance(connection.tcb, array) and len(connection.tcb) == fast.TCB_WORDS == fast.TEMPLATE + 14
+    assert isinstance(connection.tcb, array) and fast.TCB_WORDS == fast.TEMPLATE + 17 == fast.RECORDS
+    same(len(connection.tcb), fast.TCB_WORDS + 2 * connection.tcb[fast.RECORD_SIZE])
     header = bytes(connection.tcb)[4 * fast.TEMPLATE :]
     same(header[12:16] + header[20:24], b"\x08\x00\x45\x00\x40\x00\x40\x06")
     same(header[26:38], OURS + PEER + b"\xc3\x50\x00\x50")

@@ -86,7 +86,7 @@ class Fuzz:
         near = random.one((0, 0, 1, -1, 1459, 1460, 8760, 65535, 0x3FFFFFFF, -0x40000000, random.below(1 << 30)))
         seq = (tcb[fast.RCV_NXT] + near) & 0xFFFFFFFF
         near = random.one((0, 0, 0, 1, -1, 100, 65535, 0x7FFFFFFF, random.below(1 << 30)))
-        ack = (tcb[random.one((fast.SND_UNA, fast.SND_NXT, fast.SND_MAX))] + near) & 0xFFFFFFFF
+        ack = (tcb[random.one((fast.SND_UNA, fast.SND_NXT, fast.FACK))] + near) & 0xFFFFFFFF
         window = random.one((0, 0, 1, 536, 8760, 65535))
         options = self.options() if random.below(3) == 0 else b""
         text = pattern(0, random.one((0, 0, 0, 1, 3, 100, 536, 1000)))

@@ -88,26 +88,28 @@ def test_fin_behind_old_data_is_taken():
 
 
 @on_wire
-def test_segment_out_of_order_brings_a_duplicate_ack():
-    # RFC 5681 section 4.2. The segment itself is not kept.
+def test_text_out_of_order_is_kept_and_brings_a_duplicate_ack():
+    # RFC 9293 section 3.8, SHLD-31; RFC 5681 section 4.2.
     wire, peer, app = established()
-    for seq in (101, 201, 1461):
+    for seq in (101, 301, 1461, 201):
         peer.send(ACK, seq=seq, text=pattern(seq - 1, 100))
         peer.expect(ACK, seq=1, ack=1)
     assert app.read(10) == b""
     peer.send(ACK, seq=1, text=pattern(0, 100))
-    peer.expect(ACK, ack=101, after=40)
-    assert app.read(1000) == pattern(0, 100)
+    peer.expect(ACK, ack=401)
+    assert app.read(1000) == pattern(0, 400)
+    peer.send(ACK, seq=401, text=pattern(400, 1060))
+    peer.expect(ACK, ack=1561)
+    assert app.read(2000) == pattern(400, 1160)
 
 
 @on_wire
-def test_fin_out_of_order_is_not_taken():
+def test_fin_out_of_order_is_kept():
     wire, peer, app = established()
     peer.send(FIN | ACK, seq=11)
     peer.expect(ACK, ack=1)
     assert app.state == "ESTABLISHED"
     peer.send(ACK, seq=1, text=b"0123456789")
-    peer.send(FIN | ACK, seq=11)
     peer.expect(ACK, ack=12)
     assert app.state == "CLOSE_WAIT"
 

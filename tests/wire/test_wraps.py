@@ -48,7 +48,8 @@ def test_retransmission_and_duplicates_across_the_wrap():
         peer.send(ACK, seq=1461, text=pattern(1460, 1460))  # out of order
         peer.expect(ACK, ack=1)
         peer.send(ACK, seq=1, text=pattern(0, 1460))
-        peer.send(ACK, seq=1461, text=pattern(1460, 1460))
+        peer.expect(ACK, ack=2921)
+        peer.send(ACK, seq=1461, text=pattern(1460, 1460))  # old
         peer.expect(ACK, ack=2921)
         peer.send(ACK, seq=1, text=pattern(0, 1460))  # old
         peer.expect(ACK, ack=2921)

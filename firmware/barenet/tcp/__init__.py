@@ -6,6 +6,7 @@ from array import array
 from barenet import fast, ticks
 from barenet.errors import EADDRINUSE, EADDRNOTAVAIL, EHOSTUNREACH, ENOMEM
 from barenet.fast import ACK, CLOSED, FIN, RST, SYN, TIME_WAIT
+from barenet.tcp.congestion import Cubic
 from barenet.tcp.connection import Connection, difference
 from micropython import const
 
@@ -19,9 +20,10 @@ CONNECTIONS = const(64)
 TIME_WAITS = const(16)
 BUFFER = const(5840)  # 4 segments: half of what 8 receive frames hold, and two such buffers find room in a heap in use
 BUFFER_MIN = const(536)
-BUFFER_MAX = const(65535)  # more needs window scaling
+BUFFER_MAX = const(0xFFFFF)
 _EPHEMERAL = const(49152)
 _CHALLENGES = const(10)  # challenge ACKs a second (RFC 5961 section 7)
+_SETTLE = fast.FLAG_FIN_IN | fast.FLAG_FIN_ACKED | fast.FLAG_ROUND
 _FREE = array("I", [0, 0])  # stands for the control block of an empty slot
 
 
@@ -107,6 +109,7 @@ class TCP:
         self.snd = self.objects[fast.O_SND] = []
         self.keys = self.objects[fast.O_KEYS] = array("I", [0] * (2 * CONNECTIONS))
         self.objects[fast.O_LOOKUP] = bytearray(256)
+        self.use_congestion(Cubic())
         self.secret = os.urandom(16)
         self.challenged = 0
         self.challenges = 0
@@ -127,10 +130,15 @@ class TCP:
         ip.errors[PROTOCOL] = self.error
         ip.arp.changed.append(self._mac_changed)
 
+    def use_congestion(self, congestion):
+        """Sets the congestion control of all connections: see congestion.py."""
+        self.congestion = congestion
+        self.words[fast.C_BETA] = congestion.BETA
+
     def create(self, rcvbuf=BUFFER, sndbuf=BUFFER):
         """Returns a new Connection, CLOSED: its control block is reserved; the buffers follow when it opens.
 
-        rcvbuf, sndbuf: their sizes, bytes, brought into 536..65535.
+        rcvbuf, sndbuf: their sizes, bytes, brought into 536..1048575.
         """
         connection = Connection(self, min(max(rcvbuf, BUFFER_MIN), BUFFER_MAX), min(max(sndbuf, BUFFER_MIN), BUFFER_MAX))
         if self.observer is not None:
@@ -242,7 +250,7 @@ class TCP:
         for connection in self.connections:
             if connection is not None and connection.remote == remote and connection.local[1] == local_port:
                 # Believed only when it quotes a sequence number in flight (RFC 5927 section 4.1).
-                if difference(seq, connection.tcb[fast.SND_UNA]) >= 0 >= difference(seq, connection.tcb[fast.SND_MAX]):
+                if difference(seq, connection.tcb[fast.SND_UNA]) >= 0 >= difference(seq, connection.tcb[fast.SND_NXT]):
                     connection.failed(code, now)
                 return
 
@@ -258,7 +266,7 @@ class TCP:
         if words[fast.C_SETTLE]:
             words[fast.C_SETTLE] = 0
             for connection in self.connections:
-                if connection is not None and connection.tcb[fast.FLAGS] & (fast.FLAG_FIN_IN | fast.FLAG_FIN_ACKED):
+                if connection is not None and connection.tcb[fast.FLAGS] & _SETTLE:
                     connection.settle(now)
         if words[fast.C_OUTPUT]:
             words[fast.C_OUTPUT] = 0
@@ -341,12 +349,7 @@ class TCP:
         if slot < 0:
             return
         self.keys[2 * slot] = self.keys[2 * slot + 1] = 0
-        table = self.objects[fast.O_LOOKUP]
-        for i in range(len(table)):
-            table[i] = 0
-        for i in range(len(self.connections)):
-            if self.keys[2 * i + 1]:
-                fast.insert(self.objects, i)
+        fast.index(self.objects, len(self.connections))
 
     def delete(self, connection):
         """Frees the connection's slot and buffers (the last step of its life)."""
@@ -406,7 +409,7 @@ class TCP:
         self.keys[2 * slot] = address[0] | address[1] << 8 | address[2] << 16 | address[3] << 24
         ours = local[1]
         self.keys[2 * slot + 1] = port >> 8 | (port & 0xFF) << 8 | (ours >> 8 | (ours & 0xFF) << 8) << 16
-        fast.insert(self.objects, slot)
+        fast.index(self.objects, len(self.connections))
 
     def _forget(self, connection):
         """Ends a TIME_WAIT early."""
@@ -440,10 +443,13 @@ class TCP:
 
     def _iss(self, connection, now):
         """Returns an initial sequence number that only we can predict: a clock of 4 us plus a keyed hash of the addresses (RFC 6528)."""
+        return (self.secret_number(connection, 0) + now * 250) & 0xFFFFFFFF
+
+    def secret_number(self, connection, at):
+        """Returns 32 bits of the keyed hash of the connection's addresses, from byte `at` of it on."""
         key = self.secret + connection.local[0] + connection.remote[0]
         key += bytes((connection.local[1] >> 8, connection.local[1] & 0xFF, connection.remote[1] >> 8, connection.remote[1] & 0xFF))
-        h = sha256(key).digest()
-        return ((h[0] << 24 | h[1] << 16 | h[2] << 8 | h[3]) + now * 250) & 0xFFFFFFFF
+        return int.from_bytes(sha256(key).digest()[at : at + 4], "big")
 
     def _mac_changed(self, address, mac):
         for connection in self.connections:

@@ -25,7 +25,6 @@ from barenet.fast import (
     FLAG_PERSIST,
     FLAG_PROBE,
     FLAG_RTX,
-    FLAG_TIMING,
     FLAG_WAIT,
     FLAGS,
     IRS,
@@ -36,7 +35,6 @@ from barenet.fast import (
     RST,
     RTO,
     RTX_AT,
-    SND_MAX,
     SND_NXT,
     SND_UNA,
     SND_WND,
@@ -52,14 +50,22 @@ from micropython import const
 
 MSS_DEFAULT = const(536)  # when the peer names none (RFC 9293 3.7.1)
 MSS_OURS = const(1460)  # MTU 1500 - 40
+MSS_MIN = const(64)
 RTO_INITIAL = const(1000)  # ms, RFC 6298 section 2.1
 RTO_AFTER_SYN_LOSS = const(3000)  # ms, RFC 6298 section 5.7
-SYN_TRIES = const(6)
+SYN_ACK_TRIES = const(6)  # 63 s: a place in the backlog is not kept longer
+SYN_TRIES = const(8)  # 183 s, beyond the 3 minutes of RFC 9293 section 3.8.3, MUST-23
 DATA_TRIES = const(10)  # 200 ms doubled ten times is beyond RFC 1122's R2 of 100 s
 TIME_WAIT_MS = const(60_000)  # 2 MSL with the 30 s of common practice
+_DEAD_MS = const(120_000)  # without a sign of life
 FIN_WAIT_2_MS = const(60_000)  # for a connection nobody owns any more
 KEEP_COUNT = const(9)
-_TEMPLATE_BYTES = const(54)
+ORPHAN_PROBES = const(8)  # window probes for a connection nobody owns any more
+_HEADER = const(54)  # Ethernet, IP and TCP without options
+_TIMESTAMPS = const(12)  # bytes of a header, with padding (RFC 7323 appendix A)
+_AGREED = const(0x1006000)  # FLAG_SCALE | FLAG_SACK | FLAG_TS
+_SCALE_MAX = const(14)
+_BLACK_HOLE_MTU = {4: 1064, 6: 576}  # by retransmission: what a path takes that drops larger packets and says nothing (RFC 4821)
 
 
 def difference(a, b):
@@ -68,11 +74,15 @@ def difference(a, b):
     return d - 0x100000000 if d & 0x80000000 else d
 
 
-def maximum_segment_size(frame, start, end):
-    """Returns the MSS option of a SYN whose TCP header is frame[start:end], MSS_DEFAULT when there is none (RFC 9293 section 3.2).
+def parse_options(frame, start, end):
+    """Returns (MSS, window shift, SACK permitted, timestamp) of a SYN whose TCP header is frame[start:end]; None or False where absent.
 
+    RFC 9293 section 3.2, 7323 sections 2.2 and 3.2, 2018 section 2.
     Option lists that are cut off, never end or lie about their lengths are read as far as they make sense.
     """
+    mss = MSS_DEFAULT
+    shift = stamp = None
+    permitted = False
     at = start + 20
     while at < end:
         kind = frame[at]
@@ -87,10 +97,16 @@ def maximum_segment_size(frame, start, end):
         if length < 2 or at + length > end:
             break
         if kind == 2 and length == 4:
-            mss = frame[at + 2] << 8 | frame[at + 3]
-            return min(max(mss, 64), MSS_OURS)  # a smaller one is an attack on the segment rate, not a link
+            # A smaller one is an attack on the segment rate, not a link.
+            mss = min(max(frame[at + 2] << 8 | frame[at + 3], MSS_MIN), MSS_OURS)
+        elif kind == 3 and length == 3:
+            shift = min(frame[at + 2], _SCALE_MAX)
+        elif kind == 4 and length == 2:
+            permitted = True
+        elif kind == 8 and length == 10:
+            stamp = frame[at + 2] << 24 | frame[at + 3] << 16 | frame[at + 4] << 8 | frame[at + 5]
         at += length
-    return MSS_DEFAULT
+    return mss, shift, permitted, stamp
 
 
 class Connection:
@@ -111,13 +127,19 @@ class Connection:
         self.keep_interval = 75_000
         self.keep_count = KEEP_COUNT
         self.linger = None
-        self.tcb = tcb = array("I", [0] * fast.TCB_WORDS)
+        self.user_timeout = 0  # ms without progress that end the connection, 0 = DATA_TRIES retransmissions
+        self.ttl = 64
+        self.tos = 0
+        # What is in flight needs a record a segment; small segments wait for a free one (as for lwIP's TCP_SND_QUEUELEN).
+        records = min(max(sndbuf // 1024 + 4, 8), 256)
+        self.tcb = tcb = array("I", [0] * (fast.TCB_WORDS + 2 * records))
+        tcb[fast.RECORD_SIZE] = records
         tcb[fast.RCV_SIZE] = rcvbuf
         tcb[fast.SND_SIZE] = sndbuf
         tcb[fast.SND_MSS] = MSS_DEFAULT
         tcb[fast.RCV_MSS] = MSS_OURS
         tcb[RTO] = RTO_INITIAL
-        tcb[fast.SSTHRESH] = 0xFFFFFF
+        tcb[fast.SSTHRESH] = fast.CWND_MAX
 
     @property
     def state(self):
@@ -224,7 +246,7 @@ class Connection:
         if state in (SYN_RECEIVED, ESTABLISHED, FIN_WAIT_1, FIN_WAIT_2, CLOSE_WAIT):
             try:
                 # Where the peer must be unless something was lost; then it asks back (RFC 5961). A byte sent as a probe is not taken yet.
-                seq = self.tcb[SND_NXT if self.tcb[FLAGS] & FLAG_PERSIST else SND_MAX]
+                seq = self.tcb[SND_UNA if self.tcb[FLAGS] & FLAG_PERSIST else SND_NXT]
                 self._control(RST | ACK, seq, now)
             except OSError:
                 pass  # the route is gone: the peer will find out by itself
@@ -234,13 +256,14 @@ class Connection:
         """Active open: SYN (RFC 9293 section 3.10.1)."""
         self._start(iss)
         self._move("active open")
+        self.tcb[fast.PROGRESS_AT] = now
         self._send_syn(now)
 
     def open_passive(self, frame, start, header_end, seq, now, iss):
         """Passive open: a SYN for a listening port has arrived; answers SYN+ACK (RFC 9293 section 3.10.7.2)."""
         self.tcb[STATE] = fast.LISTEN
         self._start(iss)
-        self._take_syn(frame, start, header_end, seq)
+        self._take_syn(frame, start, header_end, seq, now)
         self._move("SYN")
         self._send_syn(now)
 
@@ -273,7 +296,7 @@ class Connection:
             return
         if not flags & SYN:
             return
-        self._take_syn(frame, start, start + (frame[start + 12] >> 4 << 2), seq)
+        self._take_syn(frame, start, start + (frame[start + 12] >> 4 << 2), seq, now)
         if good_ack:
             self._established(frame, start, seq, ack, now, "SYN+ACK")
         else:
@@ -335,6 +358,9 @@ class Connection:
         """Lets the state follow what arrive() noted: the ACK of our FIN, and the peer's FIN."""
         tcb = self.tcb
         state = tcb[STATE]
+        if tcb[FLAGS] & fast.FLAG_ROUND:
+            tcb[FLAGS] &= ~fast.FLAG_ROUND
+            self.tcp.congestion.grow(tcb, now)
         if tcb[FLAGS] & FLAG_FIN_ACKED and (state == FIN_WAIT_1 or state == CLOSING or state == LAST_ACK):
             self._move("ACK of FIN")
             if state == LAST_ACK:
@@ -355,10 +381,15 @@ class Connection:
         flags = tcb[FLAGS]
         if flags & FLAG_ACK_LATER and ticks.reached(now, tcb[fast.ACK_AT]):
             tcb[FLAGS] = flags = flags & ~FLAG_ACK_LATER | FLAG_ACK_NOW
-        if flags & FLAG_RTX and ticks.reached(now, tcb[RTX_AT]):
-            self._retransmit(now)
-        elif flags & FLAG_PERSIST and ticks.reached(now, tcb[RTX_AT]):
-            self._probe_window(now)
+        if flags & fast.FLAG_TIMERS and ticks.reached(now, tcb[RTX_AT]):
+            if flags & FLAG_RTX:
+                self._retransmit(now)
+            elif flags & FLAG_PERSIST:
+                self._probe_window(now)
+            elif flags & fast.FLAG_TAIL:
+                self._probe_tail(now)
+            else:
+                fast.recover(self.tcp.words, tcb, tcb, 1, 0, now)  # RACK's reordering window is over
         if tcb[FLAGS] & FLAG_WAIT and ticks.reached(now, tcb[WAIT_AT]):
             self._waited(now)
         if tcb[FLAGS] & (FLAG_ACK_NOW | FLAG_OUTPUT):
@@ -380,16 +411,23 @@ class Connection:
 
     def _start(self, iss):
         tcb = self.tcb
-        tcb[ISS] = tcb[SND_UNA] = tcb[SND_NXT] = tcb[SND_MAX] = iss
+        tcb[ISS] = tcb[SND_UNA] = tcb[SND_NXT] = iss
+        tcb[FLAGS] |= _AGREED  # what we offer; the peer's SYN takes away what it does not
+        shift = 0
+        while tcb[fast.RCV_SIZE] >> shift > 0xFFFF:
+            shift += 1
+        tcb[fast.RCV_SCALE] = shift
+        tcb[fast.TS_OFFSET] = self.tcp.secret_number(self, 4)
         tcb[fast.IP_ID] = iss & 0xFFFF
         ip = self.tcp.ip
         tcb[fast.PSEUDO_SUM] = ip.pseudo(self.local[0], self.remote[0], 6, 0)
-        header = bytearray(_TEMPLATE_BYTES + 2)
+        header = bytearray(_HEADER + _TIMESTAMPS + 2)
         header[6:12] = ip.link.mac
         header[12] = 0x08
         header[14] = 0x45
         header[20] = 0x40  # DF
-        header[22] = 64
+        header[15] = self.tos
+        header[22] = self.ttl
         header[23] = 6
         header[26:30] = self.local[0]
         header[30:34] = self.remote[0]
@@ -397,40 +435,85 @@ class Connection:
         header[35] = self.local[1] & 0xFF
         header[36] = self.remote[1] >> 8
         header[37] = self.remote[1] & 0xFF
-        header[46] = 0x50
+        header[54] = header[55] = 1
+        header[56] = 8
+        header[57] = 10
         fast.copy(tcb, fast.TEMPLATE * 4, header, 0, len(header))
 
-    def _take_syn(self, frame, start, header_end, seq):
+    def _take_syn(self, frame, start, header_end, seq, now):
         tcb = self.tcb
+        mss, shift, permitted, stamp = parse_options(frame, start, header_end)
+        flags = tcb[FLAGS]
+        if shift is None:
+            flags &= ~fast.FLAG_SCALE
+            tcb[fast.RCV_SCALE] = 0
+        else:
+            tcb[fast.SND_SCALE] = shift
+        if not permitted:
+            flags &= ~fast.FLAG_SACK
+        if stamp is None:
+            flags &= ~fast.FLAG_TS
+        else:
+            tcb[fast.TS_RECENT] = stamp
+            fast.clock(self.tcp.words, now)
+            tcb[fast.TS_RECENT_AT] = self.tcp.words[fast.C_CLOCK]
+        tcb[FLAGS] = flags
+        options = _TIMESTAMPS if flags & fast.FLAG_TS else 0
+        tcb[fast.HEADER] = _HEADER + options
+        fast.copy(tcb, fast.TEMPLATE * 4 + 46, bytes((20 + options << 2,)), 0, 1)
+        tcb[fast.SND_MSS] = min(mss, self.tcp.ip.path_mtu(self.remote[0]) - 40) - options
+        tcb[fast.RCV_MSS] = MSS_OURS - options
         tcb[IRS] = seq
         tcb[RCV_NXT] = tcb[fast.LAST_ACK_SENT] = (seq + 1) & 0xFFFFFFFF
         tcb[fast.RCV_ADV] = (seq + 1 + min(tcb[fast.RCV_SIZE], 0xFFFF)) & 0xFFFFFFFF
-        tcb[fast.SND_MSS] = maximum_segment_size(frame, start, header_end)
 
     def _send_syn(self, now):
         tcb = self.tcb
         if tcb[SND_NXT] == tcb[ISS]:
-            tcb[fast.RTT_AT] = now
+            tcb[fast.MIN_RTT] = now  # until there is a round trip: when the SYN left
         flags = SYN if tcb[STATE] == SYN_SENT else SYN | ACK
         # The timer first: it must run even when the heap is full and the segment cannot be made.
-        tcb[SND_NXT] = tcb[SND_MAX] = (tcb[ISS] + 1) & 0xFFFFFFFF
+        tcb[SND_NXT] = (tcb[ISS] + 1) & 0xFFFFFFFF
         tcb[FLAGS] |= FLAG_RTX
         tcb[RTX_AT] = ticks.add(now, tcb[RTO])
         self.tcp.wake_at(tcb[RTX_AT])
-        self._control(flags, tcb[ISS], now, bytes((2, 4, MSS_OURS >> 8, MSS_OURS & 0xFF)))
+        agreed = tcb[FLAGS]
+        options = bytes((2, 4, MSS_OURS >> 8, MSS_OURS & 0xFF))
+        if agreed & fast.FLAG_SACK:
+            options += b"\x04\x02" if agreed & fast.FLAG_TS else b"\x01\x01\x04\x02"
+        elif agreed & fast.FLAG_TS:
+            options += b"\x01\x01"
+        if agreed & fast.FLAG_TS:
+            options += self._timestamps(now, flags)
+        if agreed & fast.FLAG_SCALE:
+            options += bytes((1, 3, 3, tcb[fast.RCV_SCALE]))
+        self._control(flags, tcb[ISS], now, options)
+
+    def _timestamps(self, now, flags):
+        fast.clock(self.tcp.words, now)
+        value = (self.tcp.words[fast.C_CLOCK] + self.tcb[fast.TS_OFFSET]) & 0xFFFFFFFF
+        echo = self.tcb[fast.TS_RECENT] if flags & ACK else 0
+        return b"\x08\x0a" + value.to_bytes(4, "big") + echo.to_bytes(4, "big")
 
     def _established(self, frame, start, seq, ack, now, event):
         tcb = self.tcb
-        tcb[SND_UNA] = ack
-        tcb[SND_WND] = tcb[fast.MAX_SND_WND] = frame[start + 14] << 8 | frame[start + 15]
+        window = frame[start + 14] << 8 | frame[start + 15]
+        if not frame[start + 13] & SYN:
+            window <<= tcb[fast.SND_SCALE]  # a SYN's is never scaled (RFC 7323 section 2.2)
+        tcb[SND_UNA] = tcb[fast.FACK] = tcb[fast.ROUND_SEQ] = ack
+        tcb[SND_WND] = tcb[fast.MAX_SND_WND] = window
         tcb[fast.SND_WL1] = seq
         tcb[fast.SND_WL2] = ack
+        tcb[fast.RECOVER] = tcb[ISS]
         tcb[fast.LAST_ARRIVAL] = now
         mss = tcb[fast.SND_MSS]
         tcb[fast.CWND] = min(10 * mss, max(2 * mss, 14600))  # RFC 6928
+        sent = tcb[fast.MIN_RTT]
+        tcb[fast.MIN_RTT] = 0x1FFFFFFF
         if tcb[RETRIES] == 0:
             # Karn's rule: a handshake that was retransmitted gives no sample (RFC 6298 section 3).
-            rtt = ticks.diff(now, tcb[fast.RTT_AT])
+            rtt = ticks.diff(now, sent)
+            tcb[fast.MIN_RTT] = rtt
             tcb[fast.SRTT] = (rtt << 3) + 1
             tcb[fast.RTTVAR] = rtt << 1
             tcb[RTO] = min(max(rtt * 3, fast.RTO_MIN), fast.RTO_MAX)
@@ -449,43 +532,72 @@ class Connection:
             self._move("close")
         self.keep(now)
 
+    def _gives_up(self, now):
+        """True when the peer has confirmed nothing for too long (RFC 9293 section 3.8.3; the limit may be set: RFC 5482)."""
+        if self.user_timeout:
+            return ticks.diff(now, self.tcb[fast.PROGRESS_AT]) >= self.user_timeout
+        return self.tcb[RETRIES] > DATA_TRIES
+
     def _retransmit(self, now):
         tcb = self.tcb
         self._refresh_mac(now)
-        tcb[FLAGS] &= ~(FLAG_RTX | FLAG_TIMING)
+        tcb[FLAGS] &= ~fast.FLAG_TIMERS
         tcb[RETRIES] += 1
         tcb[RTO] = min(tcb[RTO] << 1, fast.RTO_MAX)
         if tcb[STATE] in (SYN_SENT, SYN_RECEIVED):
-            if tcb[RETRIES] >= SYN_TRIES:
+            if tcb[RETRIES] >= (SYN_TRIES if tcb[STATE] == SYN_SENT else SYN_ACK_TRIES) or self.user_timeout and self._gives_up(now):
                 self._end(ETIMEDOUT)
             else:
                 tcb[fast.RETRANSMITS] += 1
                 self._send_syn(now)
             return
-        if tcb[RETRIES] > DATA_TRIES:
+        # A peer that answers with a closed window is alive (RFC 9293 section 3.8.6.1, MUST-37).
+        if self._gives_up(now) and (tcb[SND_WND] or ticks.diff(now, tcb[fast.LAST_ARRIVAL]) > _DEAD_MS):
             self._end(ETIMEDOUT)
             return
-        flight = fast.rewind(tcb)
-        mss = tcb[fast.SND_MSS]
-        if tcb[RETRIES] == 1:
-            tcb[fast.SSTHRESH] = max(flight >> 1, 2 * mss)  # RFC 5681 section 3.1, equation 4
-        tcb[fast.CWND] = mss
-        tcb[FLAGS] |= FLAG_OUTPUT
+        mtu = _BLACK_HOLE_MTU.get(tcb[RETRIES])
+        if mtu is not None:
+            self.use_mtu(mtu)
+        fast.time_out(self.tcp.words, tcb)
+
+    def use_mtu(self, mtu):
+        """Cuts segments for a path that takes packets of `mtu` bytes; what is in flight and too long is cut anew (RFC 1191 section 6.4)."""
+        tcb = self.tcb
+        mss = mtu - 40 - (tcb[fast.HEADER] - _HEADER)
+        if mss >= tcb[fast.SND_MSS]:
+            return
+        tcb[fast.SND_MSS] = mss
+        fast.forget_flight(tcb)
+
+    def _probe_tail(self, now):
+        """Sends one segment more, so that the peer's answer tells whether the last ones were lost (RFC 8985 section 7.3)."""
+        tcb = self.tcb
+        before = tcb[fast.RECORD_COUNT]
+        tcb[FLAGS] = tcb[FLAGS] & ~fast.FLAG_TIMERS | fast.FLAG_TAIL_OUT | fast.FLAG_FORCE | FLAG_OUTPUT
+        self.output(now)
+        if tcb[fast.RECORD_COUNT] == before:
+            fast.lose_last(tcb)
+            tcb[FLAGS] |= fast.FLAG_TAIL_AGAIN | fast.FLAG_FORCE | FLAG_OUTPUT
+            self.output(now)
+        fast.tail_sent(tcb)
+        if tcb[FLAGS] & fast.FLAG_TIMERS == 0:
+            fast.start_timer(self.tcp.words, tcb, now)
 
     def _probe_window(self, now):
         tcb = self.tcb
-        if tcb[fast.SND_LEN] == 0:
-            # The peer took the last byte from a probe. A FIN behind it may be in flight, and has had no timer.
-            fast.rewind(tcb)
-            tcb[FLAGS] = tcb[FLAGS] & ~FLAG_PERSIST | FLAG_OUTPUT
-            return
         self._refresh_mac(now)
-        if ticks.diff(now, tcb[fast.LAST_ARRIVAL]) > 120_000 and tcb[RETRIES] > DATA_TRIES:
+        tcb[RETRIES] += 1
+        if self._gives_up(now) and ticks.diff(now, tcb[fast.LAST_ARRIVAL]) > _DEAD_MS:
             self._end(ETIMEDOUT)
             return
-        tcb[RETRIES] += 1
+        if tcb[FLAGS] & FLAG_ORPHAN and tcb[RETRIES] > ORPHAN_PROBES:
+            self.abort(now)
+            return
         tcb[RTX_AT] = ticks.add(now, min(tcb[RTO] << min(tcb[RETRIES], 10), fast.RTO_MAX))
         self.tcp.wake_at(tcb[RTX_AT])
+        if tcb[fast.RECORD_COUNT]:
+            fast.lose(tcb)  # the last probe has got no room: the same again
+            tcb[FLAGS] |= fast.FLAG_FORCE
         tcb[FLAGS] |= FLAG_PROBE | FLAG_OUTPUT
 
     def _waited(self, now):
@@ -501,7 +613,7 @@ class Connection:
             silent = ticks.diff(now, tcb[fast.LAST_ARRIVAL])
             if silent < self.keepalive:
                 self._wait(now, self.keepalive - silent)
-            elif tcb[fast.SND_LEN] or tcb[SND_UNA] != tcb[SND_MAX]:
+            elif tcb[fast.SND_LEN] or tcb[SND_UNA] != tcb[SND_NXT]:
                 self._wait(now, self.keep_interval)  # what is in flight finds out (RFC 9293 section 3.8.4, MUST-26)
             elif silent >= self.keepalive + self.keep_interval * self.keep_count:
                 self.abort(now)
@@ -526,11 +638,15 @@ class Connection:
         window = difference(tcb[fast.RCV_ADV], tcb[RCV_NXT]) if flags & ACK else min(tcb[fast.RCV_SIZE], 0xFFFF)
         ack = tcb[RCV_NXT] if flags & ACK else 0
         tcb[fast.SEGMENTS_OUT] += 1
+        if tcb[FLAGS] & fast.FLAG_TS and not flags & SYN:
+            options = b"\x01\x01" + self._timestamps(now, flags)  # in every segment once it is agreed (RFC 7323 section 3.2)
+        if not flags & SYN:
+            window >>= tcb[fast.RCV_SCALE]
         self.tcp.send_control(self.local, self.remote, flags, seq, ack, window, now, options)
 
     def _enter_time_wait(self, now):
         tcb = self.tcb
-        tcb[FLAGS] &= ~(FLAG_RTX | FLAG_PERSIST)
+        tcb[FLAGS] &= ~fast.FLAG_TIMERS
         self._wait(now, TIME_WAIT_MS)
         self.tcp.free_buffers(self)
         self.tcp.time_wait(self)
