@@ -360,6 +360,33 @@ def lookup(objects, frame, at: int) -> int:
 
 
 @micropython.viper
+def find(table, end: int, step: int, frame, at: int) -> int:
+    """Looks for the key of the segment at frame[at:] (see lookup) in entries of `step` words; returns the entry's number or -1."""
+    f = int(ptr8(frame))
+    a = ptr16(f + 26)
+    p = ptr16(f + at)
+    address = a[0] | a[1] << 16
+    ports = p[0] | p[1] << 16
+    w = ptr32(table)
+    i = 0
+    while i < end:
+        if address ^ w[i] == 0 and ports ^ w[i + 1] == 0:
+            return int(i // step)
+        i += step
+    return -1
+
+
+@micropython.viper
+def move_words(table, to: int, start: int, n: int):
+    """Moves n words of the table from `start` down to `to`."""
+    w = ptr32(table)
+    i = 0
+    while i < n:
+        w[to + i] = w[start + i]
+        i += 1
+
+
+@micropython.viper
 def index(objects, count: int):
     """Builds the hash table anew from the keys of slots 0 to count - 1; a slot whose ports are 0 is not in use."""
     keys = ptr32(objects[O_KEYS])

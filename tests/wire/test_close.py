@@ -4,7 +4,7 @@ from device import ON_DEVICE
 from wire import on_wire
 
 if ON_DEVICE:
-    from rig import ACK, FIN, PSH, RST, SYN, Wire, another, established, pattern
+    from rig import ACK, FIN, PSH, RST, SYN, Wire, another, established, pattern, signed, stamps
 
     ETIMEDOUT = 110
 
@@ -300,21 +300,72 @@ def test_new_syn_does_not_end_a_time_wait_on_a_port_that_does_not_listen():
 
 
 @on_wire
-def test_number_of_time_waits_is_bounded():
+def test_hundreds_of_time_waits_are_kept_in_little_memory():
+    # RFC 9293 section 3.6.1: TIME_WAIT lasts two MSL. All but the last few are kept in 28 bytes each.
     wire = Wire()
     apps = []
-    for i in range(20):
+    peers = []
+    for i in range(300):
         peer, app = another(wire, port=6000 + i)
         app.close()
         peer.expect(FIN | ACK)
         peer.send(FIN | ACK)
         peer.expect(ACK)
         apps.append(app)
+        peers.append(peer)
         wire.advance(10)
-    assert [app.state for app in apps] == ["CLOSED"] * 4 + ["TIME_WAIT"] * 16
-    assert all(app.deleted() for app in apps[:4])
+    assert [app.state for app in apps] == ["CLOSED"] * 296 + ["TIME_WAIT"] * 4
+    assert all(app.deleted() for app in apps[:296])
+    for i in (299, 298, 295, 150, 50):
+        peers[i].send(FIN | ACK, seq=1)
+        peers[i].expect(ACK, seq=2, ack=2)
+        peers[i].send(RST, seq=1)  # an old RST does not end it
+        peers[i].send(FIN | ACK, seq=1)
+        peers[i].expect(ACK, seq=2, ack=2)
+    for i in (298, 150):
+        peers[i].send(RST, seq=2)
+        peers[i].send(FIN | ACK, seq=1)
+        peers[i].expect(RST, seq=2)
+    peers[3].send(FIN | ACK, seq=1)  # the oldest have made room
+    peers[3].expect(RST, seq=2)
     wire.advance(61000)
     assert all(app.deleted() for app in apps)
+    peers[200].send(FIN | ACK, seq=1)
+    peers[200].expect(RST, seq=2)
+
+
+@on_wire
+def test_syn_reopens_one_of_hundreds_of_time_waits():
+    # RFC 9293 section 3.10.7.4 and RFC 6191: a SYN with a number beyond the old ones, or a newer timestamp.
+    wire = Wire()
+    listener = wire.listen(80)
+    peers = []
+    for i in range(8):
+        peer = wire.peer(port=6000 + i)
+        wire.iss(0x10000000)
+        options = bytes((2, 4, 5, 0xB4)) + (stamps(1000) if i == 1 else b"")
+        peer.send(SYN, options=options)
+        peer.expect(SYN | ACK, mss=1460)
+        peer.send(ACK, options=stamps(1001) if i == 1 else b"")
+        app = wire.accept(listener)
+        app.close()
+        peer.expect(FIN | ACK)
+        peer.send(FIN | ACK, options=stamps(1002) if i == 1 else b"")
+        peer.expect(ACK)
+        peers.append(peer)
+    for i, iss, options, opens in (
+        (0, 1003, b"", True),
+        (1, 900, stamps(1003), True),
+        (2, 1001, b"", False),
+        (3, 1, b"", False),
+    ):
+        new = wire.peer(port=6000 + i, iss=iss)
+        new.send(SYN, options=options)
+        if opens:
+            new.expect(SYN | ACK, mss=1460)
+            assert signed(new.irs - 0x10000002) > 0, "the new ISS lies beyond the old SND.NXT"
+        else:
+            peers[i].expect(ACK, seq=2, ack=2)
 
 
 @on_wire

@@ -4,6 +4,7 @@ from device import ON_DEVICE
 from wire import on_wire
 
 if ON_DEVICE:
+    from barenet import fast
     from barenet.tcp import CONNECTIONS
     from rig import ACK, FIN, OTHER, OTHER_MAC, PSH, RST, SYN, Wire, another, arp
 
@@ -45,9 +46,7 @@ def test_full_backlog_ignores_a_syn_until_there_is_room():
     wire = Wire()
     listener = wire.listen(80, backlog=2)
     opened(wire, 5001)
-    half = wire.peer(5002)
-    half.send(SYN)
-    half.expect(SYN | ACK, mss=1460)
+    opened(wire, 5002)
     late = wire.peer(5003)
     late.send(SYN)
     wire.expect_nothing()
@@ -55,6 +54,41 @@ def test_full_backlog_ignores_a_syn_until_there_is_room():
     assert wire.accept(listener)
     late.send(SYN, seq=0)
     late.expect(SYN | ACK, mss=1460)
+
+
+@on_wire
+def test_flood_of_syns_is_answered_with_cookies_and_an_honest_peer_gets_in():
+    # RFC 4987 section 3.6: beyond the backlog nothing is kept of a SYN; its answer carries what must be known.
+    wire = Wire()
+    listener = wire.listen(80, backlog=3)
+    for i in range(50):
+        attacker = wire.peer(7000 + i)
+        attacker.send(SYN, mss=1460)
+        attacker.expect(SYN | ACK, mss=1460)
+    assert sum(c is not None for c in wire.tcp.connections) == 3
+    assert wire.drops() == {("tcp", "backlog full, cookie sent"): 47}
+    peer = wire.peer(5001)
+    peer.send(SYN, mss=1220)
+    got = peer.expect(SYN | ACK, mss=1460)
+    assert len(got.options) == 4, "no option but the MSS"
+    peer.send(ACK, text=b"hello")
+    peer.expect(ACK, ack=6, after=40)
+    app = wire.accept(listener)
+    assert app.read(9) == b"hello" and app.tcb[fast.SND_MSS] == 1220
+    # A guess, and a cookie that is too old.
+    guess = wire.peer(5002)
+    guess.irs = 12345
+    guess.send(ACK, seq=1, ack=1)
+    guess.expect(RST, seq=1)
+    old = wire.peer(5003)
+    old.send(SYN)
+    old.expect(SYN | ACK, mss=1460)
+    wire.frames.clear()
+    wire.now += 140_000
+    wire.stack.poll()
+    wire.frames.clear()
+    old.send(ACK)
+    old.expect(RST, seq=1)
 
 
 @on_wire

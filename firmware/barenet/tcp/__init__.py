@@ -7,17 +7,15 @@ from barenet import fast, ticks
 from barenet.errors import EADDRINUSE, EADDRNOTAVAIL, EHOSTUNREACH, ENOMEM
 from barenet.fast import ACK, CLOSED, FIN, RST, SYN, TIME_WAIT
 from barenet.tcp.congestion import Cubic
-from barenet.tcp.connection import Connection, difference
+from barenet.tcp.connection import MSS_OURS, Connection, difference, parse_options
+from barenet.tcp.hashing import keyed
+from barenet.tcp.time_wait import TimeWaits, reopens
 from micropython import const
-
-try:
-    from hashlib import sha256
-except ImportError:
-    from uhashlib import sha256
 
 PROTOCOL = const(6)
 CONNECTIONS = const(64)
-TIME_WAITS = const(16)
+TIME_WAITS = const(4)  # whole connections; older ones are kept in time_wait.py
+_COOKIES_MS = const(130_000)  # as long as a cookie may be good after the last one that was sent
 BUFFER = const(5840)  # 4 segments: half of what 8 receive frames hold, and two such buffers find room in a heap in use
 BUFFER_MIN = const(536)
 BUFFER_MAX = const(0xFFFFF)
@@ -25,6 +23,10 @@ _EPHEMERAL = const(49152)
 _CHALLENGES = const(10)  # challenge ACKs a second (RFC 5961 section 7)
 _SETTLE = fast.FLAG_FIN_IN | fast.FLAG_FIN_ACKED | fast.FLAG_ROUND
 _FREE = array("I", [0, 0])  # stands for the control block of an empty slot
+
+
+def _number(data, at):
+    return data[at] << 24 | data[at + 1] << 16 | data[at + 2] << 8 | data[at + 3]
 
 
 class Listener:
@@ -39,6 +41,7 @@ class Listener:
         self.sndbuf = sndbuf
         self.opening = []
         self.waiting = []
+        self.cookies_until = None  # cookies are on their way
 
     def accept(self):
         """Returns a Connection that a peer has opened, or None."""
@@ -53,7 +56,8 @@ class Listener:
         return bool(self.waiting)
 
     def full(self):
-        return len(self.opening) + len(self.waiting) >= self.backlog
+        """True when nobody more can be let in until the program accepts; a backlog full of opening connections is cookies' work."""
+        return len(self.waiting) >= self.backlog
 
     def ready(self, connection):
         """A handshake is complete. Returns False when the listener is gone."""
@@ -111,6 +115,7 @@ class TCP:
         self.objects[fast.O_LOOKUP] = bytearray(256)
         self.use_congestion(Cubic())
         self.secret = os.urandom(16)
+        self.time_waits = TimeWaits()
         self.challenged = 0
         self.challenges = 0
         self.drops = {
@@ -121,6 +126,7 @@ class TCP:
             "source": 0,
             "no connection": 0,
             "backlog full": 0,
+            "backlog full, cookie sent": 0,
             "out of memory": 0,
             "reset out of window": 0,
             "no ACK": 0,
@@ -197,62 +203,129 @@ class TCP:
             return
         flags = frame[start + 13]
         slot = fast.lookup(self.objects, frame, start)
+        above = None
+        port = frame[start + 2] << 8 | frame[start + 3]
         if slot >= 0:
             connection = self.connections[slot]
-            if connection.state != TIME_WAIT or not self._reopens(connection, frame, start, flags):
+            if connection.state != TIME_WAIT or not self._reopens(connection, frame, start, header_end, flags):
                 connection.input(frame, start, end, flags, now)
                 return
+            above = connection.tcb[fast.SND_NXT]
             self._forget(connection)
+        elif self.time_waits.count:
+            i = self.time_waits.find(frame, start, now)
+            if i >= 0:
+                stamp = parse_options(frame, start, header_end)[3]
+                above = self.time_waits.input(i, self, frame, start, flags, _number(frame, start + 4), stamp, port in self.listeners, now)
+                if above is None:
+                    return
         if source[0] == 0 or frame[0] & 1 or self.ip.next_hop(source) is None:
             # Nobody to answer to (RFC 9293 section 3.9.2.3, MUST-57 and MUST-63), or no way there.
             self.drops["source"] += 1
             return
-        port = frame[start + 2] << 8 | frame[start + 3]
         listener = self.listeners.get(port)
         if listener is not None and listener.address != b"\0\0\0\0" and listener.address != destination:
             listener = None
+        if listener is not None and flags & (ACK | RST | SYN) == ACK and self._cookie(listener, frame, start, end, source, destination, now):
+            return
         if listener is None or flags & (ACK | RST | SYN) != SYN:
             self.drops["no connection"] += 1
             if not flags & RST:
                 text = end - header_end + (1 if flags & SYN else 0) + (1 if flags & FIN else 0)
-                ack = frame[start + 8] << 24 | frame[start + 9] << 16 | frame[start + 10] << 8 | frame[start + 11]
-                self.reset(frame, start, text, ack if flags & ACK else None, source, now)
+                self.reset(frame, start, text, _number(frame, start + 8) if flags & ACK else None, source, now)
             return
         if listener.full():
             self.drops["backlog full"] += 1  # the peer repeats its SYN
             return
-        self._passive(listener, frame, start, header_end, source, destination, now)
-
-    def _passive(self, listener, frame, start, header_end, source, destination, now):
         remote = (source, frame[start] << 8 | frame[start + 1])
         if remote[1] == 0:
             self.drops["no connection"] += 1
+        elif len(listener.opening) + len(listener.waiting) >= listener.backlog:
+            self._send_cookie(listener, (destination, port), remote, frame, start, header_end, now)
+        else:
+            self._passive(listener, (destination, port), remote, frame, start, header_end, above, now)
+
+    def _send_cookie(self, listener, local, remote, frame, start, header_end, now):
+        """Answers a SYN for which the backlog has no place: nothing is kept of it (RFC 4987)."""
+        from barenet.tcp import cookies
+
+        self.drops["backlog full, cookie sent"] += 1
+        listener.cookies_until = ticks.add(now, _COOKIES_MS)
+        irs = _number(frame, start + 4)
+        mss = parse_options(frame, start, header_end)[0]
+        iss = cookies.make(self.secret, local, remote, irs, mss, now)
+        option = bytes((2, 4, MSS_OURS >> 8, MSS_OURS & 0xFF))
+        self.send_control(local, remote, SYN | ACK, iss, (irs + 1) & 0xFFFFFFFF, min(listener.rcvbuf, 0xFFFF), now, option)
+
+    def _cookie(self, listener, frame, start, end, source, destination, now):
+        """Takes an ACK for a listening port when it answers a cookie; returns whether it did."""
+        if listener.cookies_until is None:
+            return False
+        if ticks.reached(now, listener.cookies_until):
+            listener.cookies_until = None
+            return False
+        from barenet.tcp import cookies
+
+        local = (destination, listener.port)
+        remote = (source, frame[start] << 8 | frame[start + 1])
+        irs = (_number(frame, start + 4) - 1) & 0xFFFFFFFF
+        iss = (_number(frame, start + 8) - 1) & 0xFFFFFFFF
+        mss = cookies.check(self.secret, local, remote, irs, iss, now)
+        if mss == 0:
+            return False
+        if listener.full():
+            self.drops["backlog full"] += 1  # the peer repeats what it has sent
+            return True
+        connection = self._open_passive(listener, local, remote)
+        if connection is not None:
+            connection.open_cookie(irs, iss, mss)
+            connection.input(frame, start, end, ACK, now)
+        return True
+
+    def _passive(self, listener, local, remote, frame, start, header_end, above, now):
+        connection = self._open_passive(listener, local, remote)
+        if connection is None:
             return
-        seq = frame[start + 4] << 24 | frame[start + 5] << 16 | frame[start + 6] << 8 | frame[start + 7]
+        try:
+            iss = self._iss(connection, now)
+            if above is not None and difference(iss, above) <= 0:
+                iss = (above + 0x10000) & 0xFFFFFFFF  # beyond all that the old connection has sent (RFC 9293 section 3.10.7.4)
+            connection.open_passive(frame, start, header_end, _number(frame, start + 4), now, iss)
+        except (OSError, MemoryError):
+            self.drops["out of memory"] += 1
+            connection._end(0)
+            self.delete(connection)
+
+    def _open_passive(self, listener, local, remote):
+        """Returns a connection with its place and buffers among those that are opening, None without memory for it."""
         connection = None
         try:
             connection = self.create(listener.rcvbuf, listener.sndbuf)
-            self._place(connection, (destination, listener.port), remote)
+            self._place(connection, local, remote)
             connection.listener = listener
             listener.opening.append(connection)
-            connection.open_passive(frame, start, header_end, seq, now, self._iss(connection, now))
+            return connection
         except (OSError, MemoryError):
             self.drops["out of memory"] += 1
             if connection is not None:
                 connection._end(0)
                 self.delete(connection)
+            return None
 
     def error(self, code, destination, header, now):
-        """An ICMP error or a failed neighbour look-up for a segment of ours; `header` is at least its first 8 bytes."""
+        """An ICMP error or a failed neighbour look-up for a segment of ours; `header` is at least its first 8 bytes.
+
+        Returns True when a connection believes it: it quotes a sequence number in flight (RFC 5927 section 4.1).
+        """
         local_port = header[0] << 8 | header[1]
         remote = (destination, header[2] << 8 | header[3])
-        seq = header[4] << 24 | header[5] << 16 | header[6] << 8 | header[7]
+        seq = _number(header, 4)
         for connection in self.connections:
             if connection is not None and connection.remote == remote and connection.local[1] == local_port:
-                # Believed only when it quotes a sequence number in flight (RFC 5927 section 4.1).
                 if difference(seq, connection.tcb[fast.SND_UNA]) >= 0 >= difference(seq, connection.tcb[fast.SND_NXT]):
                     connection.failed(code, now)
-                return
+                    return True
+        return False
 
     def poll(self, now):
         """Runs expired timers and sends what waited for a free transmit descriptor."""
@@ -284,7 +357,7 @@ class TCP:
         if ack is not None:
             self.send_control(local, remote, RST, ack, 0, 0, now)
         else:
-            seq = frame[start + 4] << 24 | frame[start + 5] << 16 | frame[start + 6] << 8 | frame[start + 7]
+            seq = _number(frame, start + 4)
             self.send_control(local, remote, RST | ACK, 0, (seq + text) & 0xFFFFFFFF, 0, now)
 
     def challenge(self, connection, now):
@@ -326,18 +399,25 @@ class TCP:
             self.words[fast.C_NEXT_TIMER] = at
 
     def time_wait(self, connection):
-        """Keeps TIME_WAIT connections in bounded memory: `connection` has become one, the oldest goes when there are too many."""
+        """Keeps TIME_WAIT connections in bounded memory: `connection` has become one, the oldest gives up its control block for 28 bytes."""
         count = 0
         for other in self.connections:
             if other is not None and other.state == TIME_WAIT:
                 count += 1
         if count > TIME_WAITS:
-            self._forget(self._oldest_time_wait())
+            self._compress(self._oldest_time_wait(connection))
 
-    def _oldest_time_wait(self):
+    def _compress(self, connection):
+        try:
+            self.time_waits.add(connection)
+        except MemoryError:
+            pass  # the oldest of them all is forgotten sooner
+        self._forget(connection)
+
+    def _oldest_time_wait(self, but=None):
         oldest = None
         for connection in self.connections:
-            if connection is not None and connection.state == TIME_WAIT:
+            if connection is not None and connection is not but and connection.state == TIME_WAIT:
                 at = connection.tcb[fast.WAIT_AT]
                 if oldest is None or ticks.diff(at, oldest.tcb[fast.WAIT_AT]) < 0:
                     oldest = connection
@@ -386,7 +466,7 @@ class TCP:
                 oldest = self._oldest_time_wait()
                 if oldest is not None:
                     slot = oldest.slot
-                    self._forget(oldest)
+                    self._compress(oldest)
                 if oldest is None or self.connections[slot] is not None:
                     raise OSError(ENOMEM, "all connections are in use")
         try:
@@ -412,16 +492,17 @@ class TCP:
         fast.index(self.objects, len(self.connections))
 
     def _forget(self, connection):
-        """Ends a TIME_WAIT early."""
+        """Ends a TIME_WAIT early; what must be remembered of it, unless it opens anew, stays in `time_waits`."""
         connection._move("timeout")
         connection._end(0, None)
 
-    def _reopens(self, connection, frame, start, flags):
-        """True for a SYN that may open a TIME_WAIT pair of addresses anew: its number is beyond the old ones (RFC 9293 3.10.7.4)."""
+    def _reopens(self, connection, frame, start, header_end, flags):
+        """True for a SYN that may open a TIME_WAIT pair of addresses anew."""
         if flags & (SYN | ACK | RST) != SYN or connection.local[1] not in self.listeners:
             return False
-        seq = frame[start + 4] << 24 | frame[start + 5] << 16 | frame[start + 6] << 8 | frame[start + 7]
-        return difference(seq, connection.tcb[fast.RCV_NXT]) > 0
+        tcb = connection.tcb
+        stamp = parse_options(frame, start, header_end)[3]
+        return reopens(_number(frame, start + 4), stamp, tcb[fast.RCV_NXT], tcb[fast.TS_RECENT] if tcb[fast.FLAGS] & fast.FLAG_TS else None)
 
     def _exists(self, local_port, address, port):
         for connection in self.connections:
@@ -446,10 +527,14 @@ class TCP:
         return (self.secret_number(connection, 0) + now * 250) & 0xFFFFFFFF
 
     def secret_number(self, connection, at):
-        """Returns 32 bits of the keyed hash of the connection's addresses, from byte `at` of it on."""
-        key = self.secret + connection.local[0] + connection.remote[0]
-        key += bytes((connection.local[1] >> 8, connection.local[1] & 0xFF, connection.remote[1] >> 8, connection.remote[1] & 0xFF))
-        return int.from_bytes(sha256(key).digest()[at : at + 4], "big")
+        """Returns 32 bits, from byte `at` on, of a keyed hash of the connection's addresses."""
+        return keyed(self.secret, connection.local, connection.remote, b"", at)
+
+    def timestamps(self, offset, echo, now):
+        """Returns the timestamp option with its padding (RFC 7323 section 3.2, appendix A). offset: the connection's TS_OFFSET."""
+        fast.clock(self.words, now)
+        value = (self.words[fast.C_CLOCK] + offset) & 0xFFFFFFFF
+        return b"\x01\x01\x08\x0a" + value.to_bytes(4, "big") + echo.to_bytes(4, "big")
 
     def _mac_changed(self, address, mac):
         for connection in self.connections:

@@ -3,7 +3,7 @@
 from array import array
 
 from barenet import fast, ticks
-from barenet.errors import ECONNABORTED, ECONNREFUSED, ECONNRESET, ETIMEDOUT
+from barenet.errors import ECONNABORTED, ECONNREFUSED, ECONNRESET, EMSGSIZE, ETIMEDOUT
 from barenet.fast import (
     ACK,
     ARRIVED_DATA,
@@ -267,6 +267,18 @@ class Connection:
         self._move("SYN")
         self._send_syn(now)
 
+    def open_cookie(self, irs, iss, mss):
+        """Passive open by the answer to a cookie: no options but the MSS. input() takes the segment itself."""
+        tcb = self.tcb
+        tcb[STATE] = fast.LISTEN
+        self._start(iss)
+        tcb[FLAGS] &= ~_AGREED
+        tcb[fast.RCV_SCALE] = 0
+        self._expect(irs, mss, 0)
+        self._move("SYN")
+        tcb[RETRIES] = 1  # nobody knows when the SYN+ACK left
+        tcb[SND_NXT] = (iss + 1) & 0xFFFFFFFF
+
     def input(self, frame, start, end, flags, now):
         """Takes one segment whose checksum is right (RFC 9293 section 3.10.7.3 and 3.10.7.4); its TCP header is at frame[start]."""
         tcb = self.tcb
@@ -397,7 +409,10 @@ class Connection:
 
     def failed(self, code, now):
         """An ICMP error or a neighbour that does not answer concerns this connection; while it opens, that ends it (RFC 5927 section 5)."""
-        if self.tcb[STATE] in (SYN_SENT, SYN_RECEIVED):
+        if code == EMSGSIZE:
+            self.use_mtu(self.tcp.ip.path_mtu(self.remote[0]))
+            self.output(now)
+        elif self.tcb[STATE] in (SYN_SENT, SYN_RECEIVED):
             self._end(code)
 
     def use_mac(self, mac):
@@ -417,7 +432,7 @@ class Connection:
         while tcb[fast.RCV_SIZE] >> shift > 0xFFFF:
             shift += 1
         tcb[fast.RCV_SCALE] = shift
-        tcb[fast.TS_OFFSET] = self.tcp.secret_number(self, 4)
+        tcb[fast.TS_OFFSET] = self.tcp.secret_number(self, 4) & ~1
         tcb[fast.IP_ID] = iss & 0xFFFF
         ip = self.tcp.ip
         tcb[fast.PSEUDO_SUM] = ip.pseudo(self.local[0], self.remote[0], 6, 0)
@@ -458,7 +473,11 @@ class Connection:
             fast.clock(self.tcp.words, now)
             tcb[fast.TS_RECENT_AT] = self.tcp.words[fast.C_CLOCK]
         tcb[FLAGS] = flags
-        options = _TIMESTAMPS if flags & fast.FLAG_TS else 0
+        self._expect(seq, mss, _TIMESTAMPS if flags & fast.FLAG_TS else 0)
+
+    def _expect(self, seq, mss, options):
+        """Sets what the peer's SYN with number `seq` tells; options: bytes of them in every segment."""
+        tcb = self.tcb
         tcb[fast.HEADER] = _HEADER + options
         fast.copy(tcb, fast.TEMPLATE * 4 + 46, bytes((20 + options << 2,)), 0, 1)
         tcb[fast.SND_MSS] = min(mss, self.tcp.ip.path_mtu(self.remote[0]) - 40) - options
@@ -479,21 +498,16 @@ class Connection:
         self.tcp.wake_at(tcb[RTX_AT])
         agreed = tcb[FLAGS]
         options = bytes((2, 4, MSS_OURS >> 8, MSS_OURS & 0xFF))
-        if agreed & fast.FLAG_SACK:
-            options += b"\x04\x02" if agreed & fast.FLAG_TS else b"\x01\x01\x04\x02"
-        elif agreed & fast.FLAG_TS:
-            options += b"\x01\x01"
+        stamps = b"\x01\x01"
         if agreed & fast.FLAG_TS:
-            options += self._timestamps(now, flags)
+            stamps = self.tcp.timestamps(tcb[fast.TS_OFFSET], tcb[fast.TS_RECENT] if flags & ACK else 0, now)
+        if agreed & fast.FLAG_SACK:
+            options += b"\x04\x02" + stamps[2:] if agreed & fast.FLAG_TS else b"\x04\x02" + stamps
+        elif agreed & fast.FLAG_TS:
+            options += stamps
         if agreed & fast.FLAG_SCALE:
             options += bytes((1, 3, 3, tcb[fast.RCV_SCALE]))
         self._control(flags, tcb[ISS], now, options)
-
-    def _timestamps(self, now, flags):
-        fast.clock(self.tcp.words, now)
-        value = (self.tcp.words[fast.C_CLOCK] + self.tcb[fast.TS_OFFSET]) & 0xFFFFFFFF
-        echo = self.tcb[fast.TS_RECENT] if flags & ACK else 0
-        return b"\x08\x0a" + value.to_bytes(4, "big") + echo.to_bytes(4, "big")
 
     def _established(self, frame, start, seq, ack, now, event):
         tcb = self.tcb
@@ -639,7 +653,7 @@ class Connection:
         ack = tcb[RCV_NXT] if flags & ACK else 0
         tcb[fast.SEGMENTS_OUT] += 1
         if tcb[FLAGS] & fast.FLAG_TS and not flags & SYN:
-            options = b"\x01\x01" + self._timestamps(now, flags)  # in every segment once it is agreed (RFC 7323 section 3.2)
+            options = self.tcp.timestamps(tcb[fast.TS_OFFSET], tcb[fast.TS_RECENT], now)  # in every segment once it is agreed (RFC 7323 section 3.2)
         if not flags & SYN:
             window >>= tcb[fast.RCV_SCALE]
         self.tcp.send_control(self.local, self.remote, flags, seq, ack, window, now, options)

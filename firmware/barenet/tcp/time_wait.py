@@ -1,0 +1,100 @@
+"""Connections in TIME_WAIT by the hundred, in 28 bytes each: what is left to do for them is to answer, and to keep old segments out."""
+
+from array import array
+
+from barenet import fast, ticks
+from barenet.fast import ACK, FIN, RST, SYN
+from micropython import const
+
+_MOST = const(256)
+_STEP = const(32)  # entries by which the table grows
+_TIME_WAIT_MS = const(60_000)
+
+# The words of an entry; the first two are the key as it stands in a received frame.
+_ADDRESS = const(0)
+_PORTS = const(1)
+_SND_NXT = const(2)
+_RCV_NXT = const(3)
+_TS_RECENT = const(4)
+_TS_OFFSET = const(5)  # 0: no timestamps
+_EXPIRES = const(6)
+_WORDS = const(7)
+
+
+def reopens(seq, stamp, rcv_nxt, ts_recent):
+    """True for a SYN that cannot belong to the old connection: newer by its timestamp or its number (RFC 6191 section 2, RFC 9293 3.10.7.4).
+
+    stamp, ts_recent: the SYN's timestamp and the last one of the old connection, or None.
+    """
+    if stamp is not None and ts_recent is not None and stamp != ts_recent:
+        return (stamp - ts_recent) & 0x80000000 == 0
+    d = (seq - rcv_nxt) & 0xFFFFFFFF
+    return 0 < d < 0x80000000
+
+
+class TimeWaits:
+    """A table of connections in TIME_WAIT, the oldest first; when it is full the oldest makes room."""
+
+    def __init__(self):
+        self.table = array("I")
+        self.count = 0
+
+    def add(self, connection):
+        """Takes over what must be remembered of a connection that nobody reads any more. Raises MemoryError."""
+        tcb = connection.tcb
+        if self.count == _MOST:
+            self._remove(0)
+        if self.count * _WORDS == len(self.table):
+            self.table.extend(array("I", [0] * (_STEP * _WORDS)))
+        table = self.table
+        at = self.count * _WORDS
+        table[at + _ADDRESS] = connection.tcp.keys[2 * connection.slot]
+        table[at + _PORTS] = connection.tcp.keys[2 * connection.slot + 1]
+        table[at + _SND_NXT] = tcb[fast.SND_NXT]
+        table[at + _RCV_NXT] = tcb[fast.RCV_NXT]
+        table[at + _TS_RECENT] = tcb[fast.TS_RECENT]
+        table[at + _TS_OFFSET] = tcb[fast.TS_OFFSET] | 1 if tcb[fast.FLAGS] & fast.FLAG_TS else 0
+        table[at + _EXPIRES] = tcb[fast.WAIT_AT]
+        self.count += 1
+
+    def find(self, frame, start, now):
+        """Returns the entry that the segment at frame[start:] belongs to, or -1."""
+        while self.count and ticks.reached(now, self.table[_EXPIRES]):
+            self._remove(0)
+        return fast.find(self.table, self.count * _WORDS, _WORDS, frame, start)
+
+    def input(self, i, tcp, frame, start, flags, seq, stamp, listening, now):
+        """Answers a segment for entry i (RFC 9293 section 3.10.7.4).
+
+        Returns None when it is dealt with; for a SYN that opens the pair of addresses anew, the old SND.NXT: the new ISS must lie beyond.
+        """
+        table = self.table
+        at = i * _WORDS
+        rcv_nxt = table[at + _RCV_NXT]
+        offset = table[at + _TS_OFFSET]
+        if flags & RST:
+            if seq == rcv_nxt:
+                self._remove(i)  # another one is old, or a guess (RFC 5961 section 3)
+            return None
+        if listening and flags & (SYN | ACK) == SYN and reopens(seq, stamp, rcv_nxt, table[at + _TS_RECENT] if offset else None):
+            above = table[at + _SND_NXT]
+            self._remove(i)
+            return above
+        local = (tcp.ip.address, frame[start + 2] << 8 | frame[start + 3])
+        remote = (bytes(frame[26:30]), frame[start] << 8 | frame[start + 1])
+        options = tcp.timestamps(offset & ~1, table[at + _TS_RECENT], now) if offset else b""
+        tcp.send_control(local, remote, ACK, table[at + _SND_NXT], rcv_nxt, 0, now, options)
+        if flags & FIN:
+            # Our last ACK was lost: the wait starts again, behind all others.
+            entry = array("I", table[at : at + _WORDS])
+            self._remove(i)
+            entry[_EXPIRES] = ticks.add(now, _TIME_WAIT_MS)
+            table[self.count * _WORDS : (self.count + 1) * _WORDS] = entry
+            self.count += 1
+        return None
+
+    def _remove(self, i):
+        table = self.table
+        end = self.count * _WORDS
+        fast.move_words(table, i * _WORDS, (i + 1) * _WORDS, end - (i + 1) * _WORDS)
+        self.count -= 1
