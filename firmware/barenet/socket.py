@@ -904,14 +904,13 @@ class socket(io.IOBase):
             what["opening"] = len(self._listener.opening)
             what["waiting"] = len(self._listener.waiting)
         else:
-            from barenet.trace import block  # seldom needed, so loaded seldom
+            from barenet.trace import block, info  # seldom needed, so loaded seldom
 
             tcb = self._connection.tcb
             if self._connection.remote is not None:
                 what["peer"] = self.getpeername()
             what.update(block(tcb))
-            for name in ("SEGMENTS_IN", "SEGMENTS_OUT", "BYTES_IN", "BYTES_OUT", "RETRANSMITS"):
-                what[name] = tcb[getattr(fast, name)]
+            what.update(info(tcb))
         return what
 
     def ioctl(self, request, argument):

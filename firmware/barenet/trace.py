@@ -44,6 +44,33 @@ def block(tcb):
     return values
 
 
+def info(tcb):
+    """Returns what a person asks about a connection: {name: value}, times in ms, windows in bytes (RFC 9293, 6298, 5681, 7323, 2018)."""
+    flags = tcb[fast.FLAGS]
+    agreed = [name for bit, name in ((fast.FLAG_SACK, "SACK"), (fast.FLAG_TS, "timestamps"), (fast.FLAG_SCALE, "window scaling")) if flags & bit]
+    return {
+        "SRTT": tcb[fast.SRTT] >> 3,
+        "RTTVAR": tcb[fast.RTTVAR] >> 2,
+        "MIN_RTT": tcb[fast.MIN_RTT],
+        "SSTHRESH": tcb[fast.SSTHRESH],
+        "RCV_WND": (tcb[fast.RCV_ADV] - tcb[fast.RCV_NXT]) & 0xFFFFFFFF,
+        "IN_FLIGHT": (tcb[fast.SND_NXT] - tcb[fast.SND_UNA]) & 0xFFFFFFFF,
+        "PIPE": tcb[fast.PIPE],
+        "LOST": tcb[fast.LOST],
+        "SACKED": tcb[fast.SACKED],
+        "RETRANSMITS": tcb[fast.RETRANSMITS],
+        "OUT_OF_ORDER": tcb[fast.OUT_OF_ORDER],
+        "RECOVERY": "timeout" if flags & fast.FLAG_TIMEOUT else "fast" if flags & fast.FLAG_RECOVERY else "",
+        "SEGMENTS_IN": tcb[fast.SEGMENTS_IN],
+        "SEGMENTS_OUT": tcb[fast.SEGMENTS_OUT],
+        "BYTES_IN": tcb[fast.BYTES_IN],
+        "BYTES_OUT": tcb[fast.BYTES_OUT],
+        "OPTIONS": agreed,
+        "SND_SCALE": tcb[fast.SND_SCALE],
+        "RCV_SCALE": tcb[fast.RCV_SCALE],
+    }
+
+
 def describe(frame, length):
     """Returns one frame in words: {"protocol": …, …}."""
     kind = frame[12] << 8 | frame[13]

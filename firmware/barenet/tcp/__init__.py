@@ -4,7 +4,7 @@ import os
 from array import array
 
 from barenet import fast, ticks
-from barenet.errors import EADDRINUSE, EADDRNOTAVAIL, EHOSTUNREACH, ENOMEM
+from barenet.errors import EADDRINUSE, EADDRNOTAVAIL, EHOSTUNREACH, ENOBUFS, ENOMEM
 from barenet.fast import ACK, CLOSED, FIN, RST, SYN, TIME_WAIT
 from barenet.tcp.congestion import Cubic
 from barenet.tcp.connection import MSS_OURS, Connection, difference, parse_options
@@ -168,6 +168,7 @@ class TCP:
         self._place(connection, (self.ip.address, local_port), (address, port))
         before = array("I", connection.tcb)
         try:
+            self.allocate_send_buffer(connection)
             connection.open(now, self._iss(connection, now))
             if self.observer is not None:
                 self.observer.changed("connect", connection, before)
@@ -371,7 +372,7 @@ class TCP:
         self.challenges += 1
         connection.tcb[fast.FLAGS] |= fast.FLAG_ACK_NOW
 
-    def send_control(self, local, remote, flags, seq, ack, window, now, options=b""):
+    def send_control(self, local, remote, flags, seq, ack, window, now, options=b"", ttl=64, tos=0):
         """Sends one segment without text, from plain Python."""
         segment = bytearray(20 + len(options))
         segment[0] = local[1] >> 8
@@ -391,7 +392,7 @@ class TCP:
         check = ~fast.add(segment, 0, len(segment), seed) & 0xFFFF
         segment[16] = check & 0xFF
         segment[17] = check >> 8
-        return self.ip.output(PROTOCOL, remote[0], segment, b"", now, local[0])
+        return self.ip.output(PROTOCOL, remote[0], segment, b"", now, local[0], ttl, tos)
 
     def wake_at(self, at):
         """A timer was set: poll() must look at `at`."""
@@ -441,6 +442,13 @@ class TCP:
             self.tcbs[slot] = _FREE
             connection.slot = -1
 
+    def allocate_send_buffer(self, connection):
+        """Gives a connection its send buffer, with the first byte to send: many connections of a server only listen for long."""
+        try:
+            self.snd[connection.slot] = bytearray(connection.tcb[fast.SND_SIZE])
+        except MemoryError:
+            raise OSError(ENOBUFS, "no memory for the send buffer; use a smaller SO_SNDBUF or close something")
+
     def free_buffers(self, connection):
         """Frees what TIME_WAIT has no use for: the send buffer, and the receive buffer once nobody reads it any more."""
         self.snd[connection.slot] = None
@@ -456,7 +464,7 @@ class TCP:
                 connection.abort(now)
 
     def _place(self, connection, local, remote):
-        """Gives a connection its addresses, a slot, buffers, and an entry in the hash table."""
+        """Gives a connection its addresses, a slot, a receive buffer, and an entry in the hash table."""
         for slot in range(len(self.connections)):
             if self.connections[slot] is None:
                 break
@@ -471,7 +479,6 @@ class TCP:
                     raise OSError(ENOMEM, "all connections are in use")
         try:
             rcv = bytearray(connection.tcb[fast.RCV_SIZE])
-            snd = bytearray(connection.tcb[fast.SND_SIZE])
             # The table that counts grows last, so that running out of memory in between leaves nothing inconsistent.
             for table, empty in ((self.tcbs, _FREE), (self.rcv, None), (self.snd, None), (self.connections, None)):
                 if len(table) == slot:
@@ -484,7 +491,6 @@ class TCP:
         self.connections[slot] = connection
         self.tcbs[slot] = connection.tcb
         self.rcv[slot] = rcv
-        self.snd[slot] = snd
         address, port = remote
         self.keys[2 * slot] = address[0] | address[1] << 8 | address[2] << 16 | address[3] << 24
         ours = local[1]

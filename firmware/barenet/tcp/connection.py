@@ -61,6 +61,8 @@ _DEAD_MS = const(120_000)  # without a sign of life
 FIN_WAIT_2_MS = const(60_000)  # for a connection nobody owns any more
 KEEP_COUNT = const(9)
 ORPHAN_PROBES = const(8)  # window probes for a connection nobody owns any more
+_TTL_WORD = const(83)  # of the template: byte 22
+_TOS_WORD = const(81)  # byte 15
 _HEADER = const(54)  # Ethernet, IP and TCP without options
 _TIMESTAMPS = const(12)  # bytes of a header, with padding (RFC 7323 appendix A)
 _AGREED = const(0x1006000)  # FLAG_SCALE | FLAG_SACK | FLAG_TS
@@ -128,14 +130,13 @@ class Connection:
         self.keep_count = KEEP_COUNT
         self.linger = None
         self.user_timeout = 0  # ms without progress that end the connection, 0 = DATA_TRIES retransmissions
-        self.ttl = 64
-        self.tos = 0
         # What is in flight needs a record a segment; small segments wait for a free one (as for lwIP's TCP_SND_QUEUELEN).
         records = min(max(sndbuf // 1024 + 4, 8), 256)
         self.tcb = tcb = array("I", [0] * (fast.TCB_WORDS + 2 * records))
         tcb[fast.RECORD_SIZE] = records
         tcb[fast.RCV_SIZE] = rcvbuf
         tcb[fast.SND_SIZE] = sndbuf
+        self.ttl = 64
         tcb[fast.SND_MSS] = MSS_DEFAULT
         tcb[fast.RCV_MSS] = MSS_OURS
         tcb[RTO] = RTO_INITIAL
@@ -155,6 +156,24 @@ class Connection:
             self.tcb[FLAGS] |= FLAG_NODELAY
         else:
             self.tcb[FLAGS] &= ~FLAG_NODELAY
+
+    @property
+    def ttl(self):
+        """Time to live of its packets."""
+        return self.tcb[_TTL_WORD] >> 16 & 0xFF
+
+    @ttl.setter
+    def ttl(self, ttl):
+        fast.copy(self.tcb, _TTL_WORD * 4 + 2, bytes((ttl,)), 0, 1)
+
+    @property
+    def tos(self):
+        """Type of service of its packets (RFC 2474: DSCP in the upper 6 bits)."""
+        return self.tcb[_TOS_WORD] >> 24
+
+    @tos.setter
+    def tos(self, tos):
+        fast.copy(self.tcb, _TOS_WORD * 4 + 3, bytes((tos,)), 0, 1)
 
     def readable(self):
         """Returns how many bytes wait in the receive buffer."""
@@ -180,9 +199,14 @@ class Connection:
         return fast.read(self.tcp.objects, self.slot, buffer, at, n, 1 if peek else 0)
 
     def write(self, buffer, offset, n):
-        """Copies at most n bytes of buffer[offset:] into the send buffer; returns how many fitted. output() sends them."""
+        """Copies at most n bytes of buffer[offset:] into the send buffer; returns how many fitted. output() sends them.
+
+        Raises OSError(ENOBUFS) when there is no memory for the send buffer of a connection that a peer has opened: it is made here.
+        """
         if self.writable() == 0:
             return 0
+        if self.tcp.snd[self.slot] is None:
+            self.tcp.allocate_send_buffer(self)
         observer = self.tcp.observer
         if observer is None:
             return fast.write(self.tcp.objects, self.slot, buffer, offset, n)
@@ -656,7 +680,7 @@ class Connection:
             options = self.tcp.timestamps(tcb[fast.TS_OFFSET], tcb[fast.TS_RECENT], now)  # in every segment once it is agreed (RFC 7323 section 3.2)
         if not flags & SYN:
             window >>= tcb[fast.RCV_SCALE]
-        self.tcp.send_control(self.local, self.remote, flags, seq, ack, window, now, options)
+        self.tcp.send_control(self.local, self.remote, flags, seq, ack, window, now, options, self.ttl, self.tos)
 
     def _enter_time_wait(self, now):
         tcb = self.tcb

@@ -6,8 +6,8 @@ from barenet import fast, ticks
 from barenet.fast import ACK, FIN, RST, SYN
 from micropython import const
 
-_MOST = const(256)
-_STEP = const(32)  # entries by which the table grows
+_FEW = const(40)
+_MOST = const(200)  # the table has room for few, then for all: a server in use does not let it grow again and again
 _TIME_WAIT_MS = const(60_000)
 
 # The words of an entry; the first two are the key as it stands in a received frame.
@@ -45,7 +45,8 @@ class TimeWaits:
         if self.count == _MOST:
             self._remove(0)
         if self.count * _WORDS == len(self.table):
-            self.table.extend(array("I", [0] * (_STEP * _WORDS)))
+            more = _MOST - _FEW if self.count else _FEW
+            self.table.extend(array("I", bytes(4 * more * _WORDS)))
         table = self.table
         at = self.count * _WORDS
         table[at + _ADDRESS] = connection.tcp.keys[2 * connection.slot]
