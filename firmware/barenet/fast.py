@@ -218,67 +218,69 @@ _MASK30 = const(0x3FFFFFFF)
 
 
 @micropython.viper
-def copy(target, at: int, source, start: int, n: int):
+def copy(target: ptr32, source: ptr32, n: int, at: int, start: int):
     """Copies source[start:start+n] to target[at:at+n]; both bytes-like, not overlapping; bounds are the caller's.
 
-    Unrolled over constant indexes: 2.6 instructions a word on the ESP32, where `a[:] = b` costs 6.4 a byte.
+    Unrolled over constant indexes: 2.6 instructions a word on the ESP32, where `a[:] = b` costs 6.4 a byte. Viper keeps the first
+    three locals in registers, so these are the arguments that the loop uses: a quarter fewer instructions.
     """
-    d = int(ptr8(target)) + at
-    s = int(ptr8(source)) + start
-    while n >= 32:
-        a = ptr32(d)
-        b = ptr32(s)
-        a[0] = b[0]
-        a[1] = b[1]
-        a[2] = b[2]
-        a[3] = b[3]
-        a[4] = b[4]
-        a[5] = b[5]
-        a[6] = b[6]
-        a[7] = b[7]
-        d += 32
-        s += 32
-        n -= 32
+    target = ptr32(int(target) + at)
+    source = ptr32(int(source) + start)
+    while n >= 64:
+        target[0] = source[0]
+        target[1] = source[1]
+        target[2] = source[2]
+        target[3] = source[3]
+        target[4] = source[4]
+        target[5] = source[5]
+        target[6] = source[6]
+        target[7] = source[7]
+        target[8] = source[8]
+        target[9] = source[9]
+        target[10] = source[10]
+        target[11] = source[11]
+        target[12] = source[12]
+        target[13] = source[13]
+        target[14] = source[14]
+        target[15] = source[15]
+        target = ptr32(int(target) + 64)
+        source = ptr32(int(source) + 64)
+        n -= 64
     while n >= 4:
-        a = ptr32(d)
-        b = ptr32(s)
-        a[0] = b[0]
-        d += 4
-        s += 4
+        target[0] = source[0]
+        target = ptr32(int(target) + 4)
+        source = ptr32(int(source) + 4)
         n -= 4
-    e = ptr8(d)
-    f = ptr8(s)
+    e = ptr8(target)
+    f = ptr8(source)
     while n:
         n -= 1
         e[n] = f[n]
 
 
 @micropython.viper
-def add(buffer, start: int, n: int, seed: int) -> int:
+def add(buffer: ptr16, seed: int, n: int, start: int) -> int:
     """Returns seed plus the sum of the little-endian halfwords of buffer[start:start+n], folded to 16 bits (RFC 1071).
 
     An odd last byte counts as the low half of a halfword. 32 halfwords a turn: 2.9 instructions each on the ESP32, against 4.6 for 8.
     """
-    p = int(ptr8(buffer)) + start
-    total = seed
+    buffer = ptr16(int(buffer) + start)
     while n >= 64:
-        h = ptr16(p)
-        total += h[0] + h[1] + h[2] + h[3] + h[4] + h[5] + h[6] + h[7]
-        total += h[8] + h[9] + h[10] + h[11] + h[12] + h[13] + h[14] + h[15]
-        total += h[16] + h[17] + h[18] + h[19] + h[20] + h[21] + h[22] + h[23]
-        total += h[24] + h[25] + h[26] + h[27] + h[28] + h[29] + h[30] + h[31]
-        p += 64
+        seed += buffer[0] + buffer[1] + buffer[2] + buffer[3] + buffer[4] + buffer[5] + buffer[6] + buffer[7]
+        seed += buffer[8] + buffer[9] + buffer[10] + buffer[11] + buffer[12] + buffer[13] + buffer[14] + buffer[15]
+        seed += buffer[16] + buffer[17] + buffer[18] + buffer[19] + buffer[20] + buffer[21] + buffer[22] + buffer[23]
+        seed += buffer[24] + buffer[25] + buffer[26] + buffer[27] + buffer[28] + buffer[29] + buffer[30] + buffer[31]
+        buffer = ptr16(int(buffer) + 64)
         n -= 64
     while n >= 2:
-        h = ptr16(p)
-        total += h[0]
-        p += 2
+        seed += buffer[0]
+        buffer = ptr16(int(buffer) + 2)
         n -= 2
     if n:
-        b = ptr8(p)
-        total += b[0]
-    total = (total & 0xFFFF) + (total >> 16)
-    return (total & 0xFFFF) + (total >> 16)
+        last = ptr8(buffer)
+        seed += last[0]
+    seed = (seed & 0xFFFF) + (seed >> 16)
+    return (seed & 0xFFFF) + (seed >> 16)
 
 
 @micropython.viper
@@ -467,7 +469,7 @@ def receive(words, objects, now: int, most: int) -> int:
             return i + 1
         length = end - 34
         s = h[13] + h[14] + h[15] + h[16] + 0x0600 + (length >> 8 | (length & 0xFF) << 8)
-        if int(add(frame, 34, length, s)) != 0xFFFF:
+        if int(add(frame, s, length, 34)) != 0xFFFF:
             c[C_DROP_TCP_CHECKSUM] += 1
             release(words, objects)
             continue
@@ -643,9 +645,9 @@ def arrive(words, objects, slot: int, frame, now: int) -> int:
         if first > n:
             first = n
         ring = objects[O_RCV][slot]
-        copy(ring, tail, frame, start, first)
+        copy(ring, frame, first, tail, start)
         if n > first:
-            copy(ring, 0, frame, start + first, n - first)
+            copy(ring, frame, n - first, 0, start + first)
     if gap:
         return found
     if n:
@@ -1348,9 +1350,9 @@ def output(words, objects, slot: int, now: int) -> int:
             if first > n:
                 first = n
             snd = objects[O_SND][slot]
-            copy(frame, at, snd, head, first)
+            copy(frame, snd, first, at, head)
             if n > first:
-                copy(frame, at + first, snd, 0, n - first)
+                copy(frame, snd, n - first, at + first, 0)
         total = at - 14 + n
         f[16] = total >> 8
         f[17] = total
@@ -1361,7 +1363,7 @@ def output(words, objects, slot: int, now: int) -> int:
         h[12] = ~((s & 0xFFFF) + (s >> 16))
         total -= 20
         s = t[PSEUDO_SUM] + (total >> 8 | (total & 0xFF) << 8)
-        h[25] = ~int(add(frame, 34, total, s))
+        h[25] = ~int(add(frame, s, total, 34))
         send(words, objects, 34 + total)
         sent += 1
 
@@ -1511,9 +1513,9 @@ def read(objects, slot: int, buffer, at: int, n: int, keep: int) -> int:
     if first > n:
         first = n
     ring = objects[O_RCV][slot]
-    copy(buffer, at, ring, head, first)
+    copy(buffer, ring, first, at, head)
     if n > first:
-        copy(buffer, at + first, ring, 0, n - first)
+        copy(buffer, ring, n - first, at + first, 0)
     if not keep:
         head += n
         if head >= size:
@@ -1547,9 +1549,9 @@ def write(objects, slot: int, buffer, start: int, n: int) -> int:
     if first > n:
         first = n
     ring = objects[O_SND][slot]
-    copy(ring, tail, buffer, start, first)
+    copy(ring, buffer, first, tail, start)
     if n > first:
-        copy(ring, 0, buffer, start + first, n - first)
+        copy(ring, buffer, n - first, 0, start + first)
     t[SND_LEN] += n
     t[FLAGS] |= FLAG_OUTPUT
     return n

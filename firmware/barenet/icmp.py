@@ -183,7 +183,7 @@ class ICMP:
                 return
             header = self._header
             header[0] = _ECHO_REPLY
-            fast.copy(header, 4, frame, start + 4, 4)
+            fast.copy(header, frame, 4, 4, start + 4)
             self._reply(source, frame[start + _HEADER : end], now, destination, frame[_IP + 1])
         elif kind == _ECHO_REPLY and frame[start + 1] == 0:
             self._echo_reply(frame, start, end, source, now)

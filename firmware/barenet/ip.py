@@ -85,7 +85,7 @@ class IP:
         if total > length - ethernet.HEADER:
             self.drops["total length"] += 1
             return
-        if fast.add(frame, 14, header, 0) != 0xFFFF:
+        if fast.add(frame, 0, header, 14) != 0xFFFF:
             self.drops["checksum"] += 1
             return
         source = bytes(frame[26:30])
@@ -185,7 +185,7 @@ class IP:
 
     def checksum(self, buffer, start, end, seed=0):
         """Returns the folded, not inverted sum of buffer[start:end] as little-endian halfwords (RFC 1071), chained by `seed`."""
-        return fast.add(buffer, start, end - start, seed)
+        return fast.add(buffer, seed, end - start, start)
 
     def pseudo(self, source, destination, protocol, length):
         """Returns the seed for the checksum of a TCP segment or UDP datagram of `length` bytes (RFC 9293 3.1, RFC 768)."""

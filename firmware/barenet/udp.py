@@ -231,7 +231,7 @@ class Endpoint:
         record = self._record
         self._copy_out(0, record, _RECORD)
         length = record[0] << 8 | record[1]
-        fast.copy(self.sender, 0, record, 2, 4)
+        fast.copy(self.sender, record, 4, 0, 2)
         self.sender_port = record[6] << 8 | record[7]
         n = min(n, length)
         self._copy_out(_RECORD, buffer, n)
@@ -294,7 +294,7 @@ class Endpoint:
         record = self._record
         record[0] = length >> 8
         record[1] = length & 255
-        fast.copy(record, 2, source, 0, 4)
+        fast.copy(record, source, 4, 2, 0)
         record[6] = port >> 8
         record[7] = port & 255
         self._copy_in(record, 0, _RECORD)
@@ -317,16 +317,16 @@ class Endpoint:
         size = self._size
         at = (self._head + self._used) % size
         first = min(n, size - at)
-        fast.copy(self._ring, at, source, start, first)
-        fast.copy(self._ring, 0, source, start + first, n - first)
+        fast.copy(self._ring, source, first, at, start)
+        fast.copy(self._ring, source, n - first, 0, start + first)
         self._used += n
 
     def _copy_out(self, skip, target, n):
         size = self._size
         at = (self._head + skip) % size
         first = min(n, size - at)
-        fast.copy(target, 0, self._ring, at, first)
-        fast.copy(target, first, self._ring, 0, n - first)
+        fast.copy(target, self._ring, first, 0, at)
+        fast.copy(target, self._ring, n - first, first, 0)
 
 
 def _allocate(size):

@@ -56,17 +56,17 @@ def test_copy():
         start, at = random.below(40), random.below(40)
         target = random_bytes(random, 600)
         expected = target[:at] + source[start : start + n] + target[at + n :]
-        fast.copy(target, at, source, start, n)
+        fast.copy(target, source, n, at, start)
         assert target == expected, (at, start, n)
 
 
 @both
 def test_copy_between_kinds_of_buffers():
     target = array("I", [0] * 4)
-    fast.copy(target, 4, memoryview(b"..abcdef")[2:], 0, 6)
+    fast.copy(target, memoryview(b"..abcdef")[2:], 6, 4, 0)
     assert bytes(target) == b"\0\0\0\0abcdef\0\0\0\0\0\0"
     frame = bytearray(20)
-    fast.copy(memoryview(frame)[4:], 2, b"xyz", 1, 2)
+    fast.copy(memoryview(frame)[4:], b"xyz", 2, 2, 1)
     assert frame == b"\0\0\0\0\0\0yz" + bytes(12)
 
 
@@ -76,7 +76,7 @@ def test_add():
     data = random_bytes(random, 1600)
     for n in list(range(140)) + [random.below(1500) for _ in range(200)] + [1480, 1500]:
         start, seed = random.below(70), random.below(0x40000)
-        got = fast.add(data, start, n, seed)
+        got = fast.add(data, seed, n, start)
         assert got == fold(seed + halfwords(data[start : start + n])), (start, n, seed)
 
 
@@ -86,7 +86,7 @@ def test_add_extremes():
         data = bytes([fill]) * 1520
         for n in (0, 1, 2, 63, 64, 65, 1500, 1519):
             for seed in (0, 1, 0xFFFF, 0x10000, 0x4FFFB):
-                assert fast.add(data, 0, n, seed) == fold(seed + halfwords(data[:n])), (fill, n, seed)
+                assert fast.add(data, seed, n, 0) == fold(seed + halfwords(data[:n])), (fill, n, seed)
 
 
 @both
@@ -94,7 +94,7 @@ def test_add_chains_parts_of_even_length():
     random = Random(3)
     data = random_bytes(random, 301)
     for cut in (0, 2, 64, 128, 300):
-        assert fast.add(data, cut, 301 - cut, fast.add(data, 0, cut, 0)) == fast.add(data, 0, 301, 0)
+        assert fast.add(data, fast.add(data, 0, cut, 0), 301 - cut, cut) == fast.add(data, 0, 301, 0)
 
 
 @both

@@ -47,7 +47,7 @@ def test_every_header_that_leaves_has_a_right_checksum_and_a_new_identification(
     for i in range(300):
         ip.output(TEST, PEER, bytes(i % 7), bytes(i), now=0)
         frame = ip.link.sent.pop()
-        same(fast.add(frame, 14, 20, 0), 0xFFFF)
+        same(fast.add(frame, 0, 20, 14), 0xFFFF)
         seen.add(bytes(frame[18:20]))
     same(len(seen), 300)
 
@@ -152,7 +152,7 @@ def test_damaged_packets_raise_nothing_and_reach_no_handler_outside_their_frame(
         frame = mutate(good, random)
         if i & 1 and len(frame) >= 34:
             frame[24] = frame[25] = 0
-            check = ~fast.add(frame, 14, min((frame[14] & 15) << 2, len(frame) - 14), 0) & 0xFFFF
+            check = ~fast.add(frame, 0, min((frame[14] & 15) << 2, len(frame) - 14), 14) & 0xFFFF
             frame[24] = check & 255
             frame[25] = check >> 8
         arrive(ip, frame)

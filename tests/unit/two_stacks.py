@@ -73,7 +73,7 @@ class Port:
         """Puts a frame into the receive ring; returns False when that is full."""
         if self.pool is None or not fast.owned_by_dma(self.pool.rx_ring, self._fill):
             return False
-        fast.copy(self.pool.frames[self._fill], 0, frame, 0, length)
+        fast.copy(self.pool.frames[self._fill], frame, length, 0, 0)
         self.pool.rx_ring[self._fill * 8] = (length + fast.FCS) << 16 | 0x0300
         self._fill = (self._fill + 1) % self.pool.receive
         self.woken = True

@@ -403,9 +403,9 @@ class Segment:
         assert frame[0:6] == peer.mac, "destination MAC " + frame[0:6].hex()
         assert frame[6:14] == MAC + b"\x08\x00", "source MAC or EtherType"
         assert frame[14:16] == b"\x45\x00" and frame[20:24] == b"\x40\x00\x40\x06", "IP header " + frame[14:34].hex()
-        assert fast.add(frame, 14, 20, 0) == 0xFFFF, "IP checksum"
+        assert fast.add(frame, 0, 20, 14) == 0xFFFF, "IP checksum"
         assert frame[26:30] == OURS and frame[30:34] == peer.address, "addresses " + frame[26:34].hex()
-        assert fast.add(frame, 34, total - 20, pseudo(OURS, peer.address, 6, total - 20)) == 0xFFFF, "TCP checksum"
+        assert fast.add(frame, pseudo(OURS, peer.address, 6, total - 20), total - 20, 34) == 0xFFFF, "TCP checksum"
         assert frame[34] << 8 | frame[35] == peer.to and frame[36] << 8 | frame[37] == peer.port, "ports"
         start = 34 + (frame[46] >> 4 << 2)
         assert 54 <= start <= end and frame[46] & 15 == 0 and frame[52:54] == b"\0\0", "offset, reserved or urgent"
@@ -546,7 +546,7 @@ def fix(frame):
 
 def put(frame, at, start, n, seed):
     frame[at] = frame[at + 1] = 0
-    check = ~fast.add(frame, start, n, seed) & 0xFFFF
+    check = ~fast.add(frame, seed, n, start) & 0xFFFF
     frame[at] = check & 255
     frame[at + 1] = check >> 8
 

@@ -131,7 +131,7 @@ def test_nothing_is_allocated_by_an_idle_poll_nor_by_a_bulk_transfer():
         return  # a trace allocates
 
     def put(k):
-        fast.copy(stack.pool.frames[cable.fill], 0, frames[k], 0, 1514)
+        fast.copy(stack.pool.frames[cable.fill], frames[k], 1514, 0, 0)
         ring = stack.pool.rx_ring
         ring[8 * cable.fill] = received
         cable.fill = (cable.fill + 1) % stack.pool.receive

@@ -199,7 +199,7 @@ class TCP:
         if destination != self.ip.address:
             self.drops["not unicast"] += 1
             return
-        if fast.add(frame, start, end - start, self.ip.pseudo(source, destination, PROTOCOL, end - start)) != 0xFFFF:
+        if fast.add(frame, self.ip.pseudo(source, destination, PROTOCOL, end - start), end - start, start) != 0xFFFF:
             self.drops["checksum"] += 1
             return
         flags = frame[start + 13]
@@ -389,7 +389,7 @@ class TCP:
         segment[15] = window & 0xFF
         segment[20:] = options
         seed = self.ip.pseudo(local[0], remote[0], PROTOCOL, len(segment))
-        check = ~fast.add(segment, 0, len(segment), seed) & 0xFFFF
+        check = ~fast.add(segment, seed, len(segment), 0) & 0xFFFF
         segment[16] = check & 0xFF
         segment[17] = check >> 8
         return self.ip.output(PROTOCOL, remote[0], segment, b"", now, local[0], ttl, tos)

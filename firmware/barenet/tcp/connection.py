@@ -164,7 +164,7 @@ class Connection:
 
     @ttl.setter
     def ttl(self, ttl):
-        fast.copy(self.tcb, _TTL_WORD * 4 + 2, bytes((ttl,)), 0, 1)
+        fast.copy(self.tcb, bytes((ttl,)), 1, _TTL_WORD * 4 + 2, 0)
 
     @property
     def tos(self):
@@ -173,7 +173,7 @@ class Connection:
 
     @tos.setter
     def tos(self, tos):
-        fast.copy(self.tcb, _TOS_WORD * 4 + 3, bytes((tos,)), 0, 1)
+        fast.copy(self.tcb, bytes((tos,)), 1, _TOS_WORD * 4 + 3, 0)
 
     def readable(self):
         """Returns how many bytes wait in the receive buffer."""
@@ -441,7 +441,7 @@ class Connection:
 
     def use_mac(self, mac):
         """Takes the MAC address that our frames go to into the header template."""
-        fast.copy(self.tcb, fast.TEMPLATE * 4, mac, 0, 6)
+        fast.copy(self.tcb, mac, 6, fast.TEMPLATE * 4, 0)
 
     def keep(self, now):
         """Starts the keep-alive timer, when keep-alive is on."""
@@ -477,7 +477,7 @@ class Connection:
         header[54] = header[55] = 1
         header[56] = 8
         header[57] = 10
-        fast.copy(tcb, fast.TEMPLATE * 4, header, 0, len(header))
+        fast.copy(tcb, header, len(header), fast.TEMPLATE * 4, 0)
 
     def _take_syn(self, frame, start, header_end, seq, now):
         tcb = self.tcb
@@ -503,7 +503,7 @@ class Connection:
         """Sets what the peer's SYN with number `seq` tells; options: bytes of them in every segment."""
         tcb = self.tcb
         tcb[fast.HEADER] = _HEADER + options
-        fast.copy(tcb, fast.TEMPLATE * 4 + 46, bytes((20 + options << 2,)), 0, 1)
+        fast.copy(tcb, bytes((20 + options << 2,)), 1, fast.TEMPLATE * 4 + 46, 0)
         tcb[fast.SND_MSS] = min(mss, self.tcp.ip.path_mtu(self.remote[0]) - 40) - options
         tcb[fast.RCV_MSS] = MSS_OURS - options
         tcb[IRS] = seq
