@@ -211,7 +211,7 @@ ARRIVED_REFUSED = const(4)  # not acceptable: answered with an ACK
 ACK_DELAY = const(40)  # ms
 RTO_MIN = const(200)  # ms
 RTO_MAX = const(60000)
-TAIL_WAIT = const(50)  # ms that a tail loss probe leaves to the peer's delayed ACK, beside two round trips
+TAIL_WAIT = const(45)  # ms that a tail loss probe leaves to the peer's delayed ACK, beside two round trips
 CWND_MAX = const(0xFFFFF)  # bytes; products with 11 bits must fit 31
 _DUPTHRESH = const(3)
 _MASK30 = const(0x3FFFFFFF)
@@ -433,7 +433,10 @@ def receive(words, objects, now: int, most: int) -> int:
     frames = objects[O_FRAMES]
     slot = 0 - 1
     t = c
-    tcb = words
+    i = now - c[C_NOW] & _MASK30
+    if i >> 29 == 0:
+        c[C_CLOCK] += i
+        c[C_NOW] = now
     while True:
         i = c[C_RX_NEXT]
         d = ptr32(ring + (i << 5))
@@ -471,8 +474,7 @@ def receive(words, objects, now: int, most: int) -> int:
             slot = int(lookup(objects, frame, 34))
             if slot < 0:
                 return i + 1
-            tcb = tcbs[slot]
-            t = ptr32(tcb)
+            t = ptr32(tcbs[slot])
         if t[STATE] < ESTABLISHED or t[STATE] > CLOSE_WAIT or t[FLAGS] & FLAG_ORPHAN:
             return i + 1
         n = end - 34
@@ -519,7 +521,7 @@ def receive(words, objects, now: int, most: int) -> int:
             seq += n
             t[RCV_NXT] = seq
             t[SND_WL1] = seq - n
-            if stamp:
+            if stamp and (t[LAST_ACK_SENT] - seq + n) >> 31 & 1 == 0:
                 t[TS_RECENT] = stamp
                 t[TS_RECENT_AT] = c[C_CLOCK]
             if (seq - t[LAST_ACK_SENT] & _MASK30) >= t[RCV_MSS] << 1:
@@ -617,8 +619,8 @@ def arrive(words, objects, slot: int, frame, now: int) -> int:
             return found
         skip = n
         flags |= FLAG_ACK_NOW
-    elif stamped and gap == 0:
-        t[TS_RECENT] = tsval
+    elif stamped and (t[LAST_ACK_SENT] - seq) >> 31 & 1 == 0:
+        t[TS_RECENT] = tsval  # RFC 7323 section 4.3: so that the delay of our ACK is part of what the peer measures
         t[TS_RECENT_AT] = c[C_CLOCK]
 
     # Fifth: the acknowledgement.
