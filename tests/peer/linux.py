@@ -7,8 +7,10 @@ sockets and hands their descriptors over; the test then uses them as its own, wi
 import array
 import concurrent.futures
 import json
+import os
 import socket
 import struct
+import subprocess
 import sys
 import textwrap
 import threading
@@ -16,6 +18,8 @@ import time
 from contextlib import contextmanager
 
 from mpremote.transport import TransportError
+
+from host_tools import ROOT
 
 LINUX, BOARD = "10.77.0.1", "10.77.0.2"
 BOARD_MAC = "02:ba:4e:00:00:02"
@@ -59,8 +63,17 @@ while order := orders.recv(1 << 16):
 _executor = concurrent.futures.ThreadPoolExecutor(8)
 
 
+class Namespace:
+    """A network namespace without a board, in which programs start as they do in a board's; each program has one of its own."""
+
+    def popen(self, argv, **options):
+        """Starts a program of this PC, as subprocess.Popen does."""
+        enter = "import os, sys; from host_tools.virtual_board import network; network.enter_namespace(); os.execvp(sys.argv[1], sys.argv[1:])"
+        return subprocess.Popen([sys.executable, "-c", enter, *argv], env=dict(os.environ, PYTHONPATH=str(ROOT)), **options)
+
+
 class Linux:
-    """What tests need of the Linux side of `board`; ends with the `with` block."""
+    """What tests need of the Linux side of `board`, or of a Namespace; ends with the `with` block."""
 
     def __init__(self, board):
         self.board = board

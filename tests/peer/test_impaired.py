@@ -7,7 +7,7 @@ import threading
 import time
 
 import pytest
-from impairment import Relay
+from impairment import board_cable
 from linux import LINUX, Linux, receive_exactly, running, value
 
 from host_tools.virtual_board import VirtualBoard
@@ -36,7 +36,7 @@ def cable():
 
         def before(board):
             linux = stack.enter_context(Linux(board))
-            parts.extend((linux, stack.enter_context(Relay(linux))))
+            parts.extend((linux, stack.enter_context(board_cable(linux))))
 
         with VirtualBoard(driver="tap", before=before) as board:
             yield board, *parts
