@@ -37,7 +37,7 @@ class Relay:
     Attributes:
         drop: called with each frame; True loses it. None until it is set, and again after `set`.
         watch: None, or an object with sent(frame, from_near, now), called with each frame that comes in, and delivered(frame, from_near, now),
-            with each that goes out. Times are time.monotonic(), s.
+            with each that goes out as it came in. Times are time.monotonic(), s.
         faults: how many frames met each fault; "overflow" counts what found the queue full.
         passed: how many frames have gone on.
         latest: the largest time by which a frame went out later than was due, s.
@@ -89,8 +89,8 @@ class Relay:
                     self._take(fd, others[fd])
                 now = clock()
                 while queue and queue[0][0] <= now:
-                    due, _, to, frame = heapq.heappop(queue)
-                    self._give(to, frame, now - due, now)
+                    due, _, to, frame, intact = heapq.heappop(queue)
+                    self._give(to, frame, intact, now - due, now)
             except OSError:
                 return  # an end and its namespace are gone
 
@@ -107,7 +107,7 @@ class Relay:
                     for _ in range(1 + self._happens(self._duplication, "duplicated")):
                         self._impair(frame, to, now)
                 else:
-                    self._put(now + self._delay, to, frame)
+                    self._put(now + self._delay, to, frame, True)
         except BlockingIOError:
             pass
 
@@ -119,22 +119,23 @@ class Relay:
     def _impair(self, frame, to, now):
         if self._happens(self._loss, "lost"):
             return
-        if self._happens(self._corruption, "corrupted"):
+        corrupted = self._happens(self._corruption, "corrupted")
+        if corrupted:
             frame = bytearray(frame)
             frame[self._random.randrange(len(frame))] ^= 1 << self._random.randrange(8)
         due = now + self._delay
         if self._happens(self._reordering, "reordered"):
             due += self._random.random() * self._late
-        self._put(due, to, frame)
+        self._put(due, to, frame, not corrupted)
 
-    def _put(self, due, to, frame):
+    def _put(self, due, to, frame, intact):
         if len(self._queue) >= QUEUE:
             self.faults["overflow"] += 1
             return
         self._count += 1  # keeps the order of frames that are due at the same time
-        heapq.heappush(self._queue, (due, self._count, to, frame))
+        heapq.heappush(self._queue, (due, self._count, to, frame, intact))
 
-    def _give(self, to, frame, later, now):
+    def _give(self, to, frame, intact, later, now):
         self.passed += 1
         self.latest = max(self.latest, later)
         try:
@@ -142,7 +143,7 @@ class Relay:
         except BlockingIOError:
             self.faults["overflow"] += 1
             return
-        if self.watch:
+        if self.watch and intact:
             self.watch.delivered(frame, to == self._far, now)
 
 
