@@ -16,7 +16,7 @@ port_option := --port '$(PORT)'
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help test demo boards flash deploy repl monitor virtual clean venv programs
+.PHONY: help test grid soak demo boards flash deploy repl monitor virtual clean venv programs
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -24,6 +24,12 @@ help: ## this list
 
 test: venv programs ## run all tests; TESTS="tests/unit -k arp" runs some
 	$(VENV)/bin/python -m pytest $(TESTS)
+
+grid: venv programs ## TCP over every kind of bad cable, beside Linux; ARGS=--help
+	@$(VENV)/bin/python tests/peer/grid.py $(ARGS)
+
+soak: venv programs ## open and close 10,000 connections, each way; CONNECTIONS=
+	@SOAK=$(or $(CONNECTIONS),10000) $(VENV)/bin/python -m pytest -s tests/peer/test_soak.py
 
 demo: venv programs ## watch a connection work, on a virtual board against real programs
 	@$(BARENET) demo $(ARGS)

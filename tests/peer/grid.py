@@ -9,7 +9,9 @@ with the same faults, seeds, window and congestion control. A transfer lasts a g
 
 import contextlib
 import hashlib
+import itertools
 import json
+import queue
 import random
 import statistics
 import subprocess
@@ -19,7 +21,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from socket import IPPROTO_TCP, SHUT_WR, SO_RCVBUF, SO_REUSEADDR, SO_SNDBUF, SOL_SOCKET, TCP_WINDOW_CLAMP
+from socket import SHUT_WR, SO_RCVBUF, SO_REUSEADDR, SO_SNDBUF, SOL_SOCKET
 
 import click
 from rich.console import Console
@@ -43,6 +45,9 @@ FAULTS = {
     "corruption": {"corruption": 0.02},
 }
 DIRECTIONS = ("to board", "from board")
+JUDGED = (1, 20, "none")  # the cell whose goodput is judged
+REQUIRED_SHARE = {"to board": 0.1, "from board": 0.25}  # of Linux's goodput: what retransmission timeouts alone reach; the aim is 0.8
+REPETITIONS = 5  # of the judged cell
 BUFFER = 16384  # bytes, of the receiver's window and the board's send buffer
 PORT = 7200
 BLOCK = 2048
@@ -305,6 +310,7 @@ class Rig:
         self._exit = contextlib.ExitStack()
 
     def __enter__(self):
+        sys.setswitchinterval(0.0005)  # s; the relays shall not wait for the threads that send and receive
         with contextlib.ExitStack() as stack:
             cables = []
 
@@ -348,14 +354,15 @@ class Rig:
             setattr(result, name, getattr(watch, name))
         return result
 
-    def _listen(self, side):
-        options = [
-            (SOL_SOCKET, SO_REUSEADDR, 1),
-            (SOL_SOCKET, SO_RCVBUF, 2 * self._buffer),
-            (SOL_SOCKET, SO_SNDBUF, self._buffer),
-            (IPPROTO_TCP, TCP_WINDOW_CLAMP, self._buffer),
-        ]
-        listener = side.socket(bind=(LINUX, self._port), options=options)
+    def _buffers(self, factor=1):
+        """The options that give a kernel our window, or a multiple of it.
+
+        The kernel doubles SO_RCVBUF and then gives as the window the share that segments of this size fill of their buffers, 0.64.
+        """
+        return [(SOL_SOCKET, SO_RCVBUF, int(factor * self._buffer / 1.28)), (SOL_SOCKET, SO_SNDBUF, self._buffer)]
+
+    def _listen(self, side, buffers):
+        listener = side.socket(bind=(LINUX, self._port), options=[*buffers, (SOL_SOCKET, SO_REUSEADDR, 1)])
         listener.listen(1)
         listener.settimeout(CONNECT_TIMEOUT)
         return listener
@@ -367,7 +374,8 @@ class Rig:
         numbers |= {"milliseconds": int(seconds * 1000), "body": Data.block(0).hex()}
         code = (_CONNECT + (_SEND if sending else _RECEIVE)).format(**numbers)
         with (
-            self._listen(self._linux) as listener,
+            # The board's send buffer bounds what it sends; the window shall not.
+            self._listen(self._linux, self._buffers(2 if sending else 1)) as listener,
             running(self.board, code, CONNECT_TIMEOUT + seconds + _TAIL) as future,
             listener.accept()[0] as c,
         ):
@@ -377,8 +385,7 @@ class Rig:
         return _compare(here, (int(n), digest))
 
     def _with_kernel(self, cell, seconds):
-        options = [(SOL_SOCKET, SO_RCVBUF, 2 * self._buffer), (SOL_SOCKET, SO_SNDBUF, self._buffer), (IPPROTO_TCP, TCP_WINDOW_CLAMP, self._buffer)]
-        with self._listen(self._far) as listener, self._kernel.socket(options=options) as near:
+        with self._listen(self._far, self._buffers()) as listener, self._kernel.socket(options=self._buffers()) as near:
             near.settimeout(CONNECT_TIMEOUT)
             near.connect((LINUX, self._port))
             with listener.accept()[0] as far, ThreadPoolExecutor(1) as executor:
@@ -395,8 +402,12 @@ def _compare(a, b):
     return a[0], a == b and a[0] % BLOCK == 0 and a[1] == Data.digest(a[0] // BLOCK)
 
 
-def measure(rig, cell, seconds, repetitions=1, seed=1):
-    """Returns a cell's outcome as a dict: the cell, the Transfers of board and kernel, the medians of goodput, and `failures` in words."""
+def measure(rig, cell, seconds=None, repetitions=1, seed=1):
+    """Returns a cell's outcome as a dict: the cell, the Transfers of board and kernel, the medians of goodput, and `failures` in words.
+
+    seconds: of sending in each transfer; None for a time that suits the delay. Repetition i has the seed `seed + i`.
+    """
+    seconds = seconds or 3 + cell.delay / 50
     boards, kernels = [], []
     for i in range(repetitions):
         boards.append(rig.transfer(cell, seconds, seed + i))
@@ -413,6 +424,8 @@ def measure(rig, cell, seconds, repetitions=1, seed=1):
     if worst > 0:
         failures.append(f"board: silent for {worst:.1f} s longer than its retransmission timer may be")
     ours, theirs = (statistics.median(t.goodput for t in ts) for ts in (boards, kernels))
+    if (cell.loss, cell.delay, cell.fault) == JUDGED and theirs and ours / theirs < REQUIRED_SHARE[cell.direction]:
+        failures.append(f"goodput is {ours / theirs:.0%} of Linux's; {REQUIRED_SHARE[cell.direction]:.0%} are required")
     return {
         **asdict(cell),
         "goodput": round(ours),
@@ -422,3 +435,175 @@ def measure(rig, cell, seconds, repetitions=1, seed=1):
         "board": [asdict(t) for t in boards],
         "kernel": [asdict(t) for t in kernels],
     }
+
+
+class Worker:
+    """A process with a Rig that measures cells one after another, and is replaced after a failure or a hang."""
+
+    def __init__(self, driver, buffer):
+        self._command = [sys.executable, __file__, "--worker", "--driver", driver, "--buffer", str(buffer)]
+        self._process = None
+
+    def measure(self, order, timeout):
+        """Returns the outcome of a cell within `timeout` s."""
+        if self._process is None:
+            pipe = subprocess.PIPE
+            self._process = subprocess.Popen(self._command, stdin=pipe, stdout=pipe, stderr=pipe, text=True)
+        self._process.stdin.write(json.dumps(order) + "\n")
+        self._process.stdin.flush()
+        killer = threading.Timer(timeout, self._process.kill)
+        killer.start()
+        line = self._process.stdout.readline()
+        killer.cancel()
+        if line:
+            outcome = json.loads(line)
+        else:
+            last = (self._process.stderr.read().strip().splitlines() or [f"no result within {timeout:.0f} s"])[-1]
+            outcome = {**order["cell"], "failures": [f"the harness ended: {last}"], "board": [], "kernel": []}
+        if not line or any(t["error"] for t in outcome["board"] + outcome["kernel"]):
+            self.close()
+        return outcome
+
+    def close(self):
+        """Ends the process and its board."""
+        if self._process is not None:
+            with contextlib.suppress(BrokenPipeError):
+                self._process.stdin.close()
+            try:
+                self._process.wait(20)
+            except subprocess.TimeoutExpired:
+                self._process.kill()
+                self._process.wait()
+            self._process.stdout.close()
+            self._process.stderr.close()
+            self._process = None
+
+
+def work(driver, buffer):
+    """Measures the cells that come on standard input, one JSON line each, and prints the outcomes."""
+    with Rig(driver, buffer) as rig:
+        for line in sys.stdin:
+            order = json.loads(line)
+            outcome = measure(rig, Cell(**order["cell"]), order["seconds"], order["repetitions"], order["seed"])
+            if not any(t["error"] for t in outcome["board"]) and (errors := rig.errors()) != (0, None):
+                outcome["failures"].append(f"exceptions in the board's stack: {errors}")
+            print(json.dumps(outcome), flush=True)
+
+
+def rate(n):
+    """A goodput in words."""
+    return "–" if n is None else f"{n / 1e6:.2f} MB/s" if n >= 1e6 else f"{n / 1e3:.1f} kB/s"
+
+
+def table(outcomes):
+    """Returns a rich Table of outcomes."""
+    result = Table(title="goodput over a bad cable")
+    for name in "direction", "fault":
+        result.add_column(name)
+    for name in "loss", "delay", "board", "Linux", "share", "longest stall", "sent again":
+        result.add_column(name, justify="right")
+    result.add_column("")
+    order = [key(cell) for cell in CELLS]
+    for o in sorted(outcomes, key=lambda o: order.index(key(o))):
+        boards = o.get("board") or [asdict(Transfer())]
+        result.add_row(
+            o["direction"],
+            o["fault"],
+            f"{o['loss']} %",
+            f"{o['delay']} ms",
+            rate(o.get("goodput")),
+            rate(o.get("kernel_goodput")),
+            f"{o['share']:.0%}" if o.get("share") is not None else "–",
+            f"{max(t['longest_stall'] for t in boards):.2f} s",
+            str(sum(t["retransmitted"] for t in boards)),
+            "[red]" + "; ".join(o["failures"]) if o["failures"] else "[green]good",
+        )
+    return result
+
+
+def key(cell):
+    """What tells one cell from another, of a Cell or an outcome."""
+    get = cell.get if isinstance(cell, dict) else lambda name: getattr(cell, name)
+    return tuple(get(name) for name in ("direction", "fault", "loss", "delay"))
+
+
+CELLS = [Cell(loss, delay, fault, way) for way, fault, loss, delay in itertools.product(DIRECTIONS, FAULTS, LOSSES, DELAYS)]
+
+
+@click.command()
+@click.option("--loss", type=click.Choice([str(n) for n in LOSSES]), multiple=True, help="Only these losses, % of the frames.")
+@click.option("--delay", type=click.Choice([str(n) for n in DELAYS]), multiple=True, help="Only these round trips, ms.")
+@click.option("--fault", type=click.Choice(list(FAULTS)), multiple=True, help="Only these further faults.")
+@click.option("--direction", type=click.Choice(DIRECTIONS), multiple=True, help="Only this direction of the data.")
+@click.option("--driver", type=click.Choice(["tap", "emac"]), default="tap", show_default=True, help="The board's driver.")
+@click.option("--buffer", type=click.IntRange(1500, 65535), default=BUFFER, show_default=True, help="Window and send buffer, bytes.")
+@click.option("--seconds", type=click.FloatRange(0.5, 60), help="Of sending in each transfer; default: 3 to 7, with the delay.")
+@click.option("--seed", type=int, default=1, show_default=True, help="Of the faults.")
+@click.option("--jobs", type=click.IntRange(1, 16), default=2, show_default=True, help="Cells at a time.")
+@click.option("--json", "file", type=click.Path(dir_okay=False, path_type=Path), default=ROOT / ".cache" / "grid.json", help="Outcomes.")
+@click.option("--resume", is_flag=True, help="Skip the cells that are good in the JSON file, and keep them there.")
+@click.option("--worker", is_flag=True, hidden=True)
+def main(loss, delay, fault, direction, driver, buffer, seconds, seed, jobs, file, resume, worker):
+    """TCP over every kind of bad cable, against the Linux kernel, beside Linux against Linux.
+
+    Ends with 1 when a cell failed.
+    """
+    if worker:
+        work(driver, buffer)
+        return
+    cells = [
+        cell
+        for cell in CELLS
+        if (not loss or str(cell.loss) in loss)
+        and (not delay or str(cell.delay) in delay)
+        and (not fault or cell.fault in fault)
+        and (not direction or cell.direction in direction)
+    ]
+    done = {}
+    if resume and file.exists():
+        done = {key(o): o for o in json.loads(file.read_text()) if not o["failures"]}
+    waiting = queue.SimpleQueue()
+    for cell in cells:
+        if key(cell) not in done:
+            waiting.put(cell)
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=140)
+    began = time.monotonic()
+    lock = threading.Lock()
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with Progress(console=console) as progress:
+        task = progress.add_task("cells", total=waiting.qsize())
+
+        def run_cells():
+            cables = Worker(driver, buffer)
+            try:
+                while True:
+                    cell = waiting.get_nowait()
+                    repetitions = REPETITIONS if (cell.loss, cell.delay, cell.fault) == JUDGED else 1
+                    order = {"cell": asdict(cell), "seconds": seconds, "repetitions": repetitions, "seed": seed}
+                    outcome = cables.measure(order, repetitions * 2 * (CONNECT_TIMEOUT + (seconds or 7) + _TAIL))
+                    with lock:
+                        done[key(cell)] = outcome
+                        file.write_text(json.dumps(list(done.values()), indent=1))
+                        share = f" ({outcome['share']:.0%} of Linux)" if outcome.get("share") is not None else ""
+                        verdict = "; ".join(outcome["failures"]) or "good"
+                        console.print(f"{cell}: {rate(outcome.get('goodput'))}{share}, {verdict}", highlight=False)
+                        progress.advance(task)
+            except queue.Empty:
+                pass
+            finally:
+                cables.close()
+
+        with ThreadPoolExecutor(jobs) as executor:
+            for future in [executor.submit(run_cells) for _ in range(jobs)]:
+                future.result()
+    chosen = [done[key(cell)] for cell in cells]
+    console.print(table(chosen))
+    failed = sum(bool(o["failures"]) for o in chosen)
+    console.print(f"{len(chosen)} cells, {failed} failed, {time.monotonic() - began:.0f} s; outcomes in {file}")
+    sys.exit(1 if failed else 0)
+
+
+if __name__ == "__main__":
+    main()
