@@ -31,6 +31,8 @@ PROGRAMS = {
     "nginx": "nginx",
     "ping": "iputils-ping",
 }
+# Large, and of use to few: unpacked when `program` is asked for one, not before.
+LATE = {"tshark": "tshark"}
 
 _FOLDER = CACHE / "system"
 _ROOT = _FOLDER / "root"
@@ -45,7 +47,7 @@ def search_path() -> str:
 
 
 def program(name: str) -> str:
-    """The path of a program of `PROGRAMS`, unpacked now if the system does not have it.
+    """The path of a program of `PROGRAMS` or `LATE`, unpacked now if the system does not have it.
 
     Raises BarenetError with what to install when it cannot be had.
     """
@@ -63,7 +65,7 @@ def provide(names: Iterable[str] = tuple(PROGRAMS)) -> None:
     with _lock():
         # Another process may have done it while this one waited for the lock.
         missing = _missing(names)
-        packages = [PROGRAMS[name] for name in missing]
+        packages = [(PROGRAMS | LATE)[name] for name in missing]
         if packages:
             unpack(packages)
         BIN.mkdir(parents=True, exist_ok=True)

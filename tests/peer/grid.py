@@ -7,6 +7,7 @@ sender was never silent for longer than its retransmission timer may be. Goodput
 with the same faults, seeds, window and congestion control. A transfer lasts a given time, so the volume follows from the conditions.
 """
 
+import collections
 import contextlib
 import hashlib
 import itertools
@@ -56,7 +57,7 @@ RTO_FIRST = 3.0  # s, without a measurement and after a lost SYN (RFC 6298 secti
 RTO_MAX = 120.0  # s, of Linux
 SLACK = 0.35  # s that a loaded machine may add to a timer
 CONNECT_TIMEOUT = 60  # s
-_TAIL = 90  # s that the last window may take on the worst cable
+_TAIL = 60  # s that the last window may take on the worst cable
 
 
 @dataclass(frozen=True)
@@ -95,9 +96,10 @@ class Transfer:
 class Watch:
     """Follows one connection on the relay, as the sender of the data knows it.
 
-    The sender may be silent, with data unacknowledged, for no longer than its retransmission timer: at most `rto` doubled with every
-    retransmission in a row. It stays doubled until data that was sent once is acknowledged (Karn's algorithm), and begins anew with each
-    new ACK that reaches the sender.
+    The sender may be silent, with data unacknowledged, for no longer than its retransmission timer. That is at most RTO_MIN and three times
+    the longest round trip of data that was sent once (RFC 6298 section 2, as Linux reads it), which begins as `rtt`, s; and it is doubled
+    with every retransmission in a row, until data that was sent once is acknowledged (Karn's algorithm). It begins anew with each new
+    ACK that reaches the sender.
 
     Attributes:
         longest_stall: s between two advances of the acknowledgement number.
@@ -107,8 +109,9 @@ class Watch:
         bytes, seconds: of the data acknowledged, from the first data segment to the last advance.
     """
 
-    def __init__(self, port, from_near, rto):
-        self._port, self._from_near, self._rto = port, from_near, rto
+    def __init__(self, port, from_near, rtt):
+        self._port, self._from_near, self._rtt = port, from_near, rtt
+        self._sent = collections.deque()  # (sequence number behind it, when it was sent first) of each segment on its way
         self._una = self._max = self._first = None
         self._scale = [None, None]
         self._began = self._advanced = self._alive = 0.0
@@ -162,6 +165,7 @@ class Watch:
                 self._again = end
         if _after(end, self._max):
             self._max = end
+            self._sent.append((end, now))
         self.in_flight = max(self.in_flight, (self._max - self._una) & 0xFFFFFFFF)
         self._alive = now
 
@@ -171,22 +175,28 @@ class Watch:
         segment = self._parse(frame)
         if segment is None or not segment[3] & 16:
             return
-        ack = segment[2]
+        ack = self._max if _after(segment[2], self._max) else segment[2]  # a FIN is no data
         if not _after(ack, self._una):
             return
         self._check(now)
         self.longest_stall = max(self.longest_stall, now - self._advanced)
-        self._una = ack if not _after(ack, self._max) else self._max  # a FIN is no data
-        self._advanced = self._alive = now
-        if self._again is None or _after(ack, self._again):
+        if self._again is None or not _after(self._again, self._una):
+            # All that is acknowledged now was sent once.
             self._measured, self._doubled, self._again = True, 0, None
+            self._rtt = max(self._rtt, now - self._sent[0][1])
+        while self._sent and not _after(self._sent[0][0], ack):
+            self._sent.popleft()
+        self._una = ack
+        self._advanced = self._alive = now
 
     def _check(self, now):
         """Something ended the sender's silence."""
         if self._una == self._max:
             return  # nothing was on its way: it was the program that was silent
         silence = now - self._alive
-        rto = self._rto if self._measured else max(self._rto, RTO_FIRST)
+        rto = RTO_MIN + 3 * self._rtt
+        if not self._measured:
+            rto = max(rto, RTO_FIRST)
         self.excess = max(self.excess, silence - min(rto * 2**self._doubled, RTO_MAX) - SLACK)
         if silence > RTO_MIN / 2:
             self._doubled += 1
@@ -244,11 +254,15 @@ class Side:
         return i * BLOCK, h.hexdigest()
 
     @staticmethod
-    def receive(c):
+    def receive(c, seconds):
+        """Receives up to the end, which must come soon after those seconds."""
         h, n = hashlib.sha256(), 0
+        until = time.monotonic() + seconds + _TAIL
         while part := c.recv(1 << 16):
             h.update(part)
             n += len(part)
+            if time.monotonic() > until:
+                raise TimeoutError(f"{n} bytes within {seconds + _TAIL:.0f} s, and no end")
         return n, h.hexdigest()
 
 
@@ -336,7 +350,7 @@ class Rig:
     def transfer(self, cell, seconds, seed=1, kernel=False):
         """Transfers data for some seconds under a cell's conditions, with the board or, in its place, a kernel; returns a Transfer."""
         relay = self._kernel_relay if kernel else self._board_relay
-        watch = Watch(self._port, cell.direction == "from board", RTO_MIN + 3 * (cell.delay / 1000 + 0.01))
+        watch = Watch(self._port, cell.direction == "from board", cell.delay / 1000 + 0.01)
         result = Transfer()
         relay.set(**cell.faults(), seed=seed)
         relay.watch = watch
@@ -380,7 +394,7 @@ class Rig:
             listener.accept()[0] as c,
         ):
             c.settimeout(_TAIL)
-            here = Side.receive(c) if sending else Side.send(c, seconds)
+            here = Side.receive(c, seconds) if sending else Side.send(c, seconds)
             n, digest = future.result(seconds + _TAIL)[-1].split()
         return _compare(here, (int(n), digest))
 
@@ -392,7 +406,7 @@ class Rig:
                 near.settimeout(_TAIL)
                 far.settimeout(_TAIL)
                 sender, receiver = (near, far) if cell.direction == "from board" else (far, near)
-                future = executor.submit(Side.receive, receiver)
+                future = executor.submit(Side.receive, receiver, seconds)
                 sent = Side.send(sender, seconds)
                 return _compare(sent, future.result())
 
@@ -422,7 +436,8 @@ def measure(rig, cell, seconds=None, repetitions=1, seed=1):
             failures.append(f"{name}: the bytes differ")
     worst = max(t.excess for t in boards)
     if worst > 0:
-        failures.append(f"board: silent for {worst:.1f} s longer than its retransmission timer may be")
+        sender = "board" if cell.direction == "from board" else "Linux"
+        failures.append(f"{sender} was silent for {worst:.1f} s longer than its retransmission timer may be")
     ours, theirs = (statistics.median(t.goodput for t in ts) for ts in (boards, kernels))
     if (cell.loss, cell.delay, cell.fault) == JUDGED and theirs and ours / theirs < REQUIRED_SHARE[cell.direction]:
         failures.append(f"goodput is {ours / theirs:.0%} of Linux's; {REQUIRED_SHARE[cell.direction]:.0%} are required")
@@ -539,11 +554,12 @@ CELLS = [Cell(loss, delay, fault, way) for way, fault, loss, delay in itertools.
 @click.option("--buffer", type=click.IntRange(1500, 65535), default=BUFFER, show_default=True, help="Window and send buffer, bytes.")
 @click.option("--seconds", type=click.FloatRange(0.5, 60), help="Of sending in each transfer; default: 3 to 7, with the delay.")
 @click.option("--seed", type=int, default=1, show_default=True, help="Of the faults.")
+@click.option("--minutes", type=click.FloatRange(1), default=55, show_default=True, help="No cell begins later; what is left has failed.")
 @click.option("--jobs", type=click.IntRange(1, 16), default=2, show_default=True, help="Cells at a time.")
 @click.option("--json", "file", type=click.Path(dir_okay=False, path_type=Path), default=ROOT / ".cache" / "grid.json", help="Outcomes.")
 @click.option("--resume", is_flag=True, help="Skip the cells that are good in the JSON file, and keep them there.")
 @click.option("--worker", is_flag=True, hidden=True)
-def main(loss, delay, fault, direction, driver, buffer, seconds, seed, jobs, file, resume, worker):
+def main(loss, delay, fault, direction, driver, buffer, seconds, seed, minutes, jobs, file, resume, worker):
     """TCP over every kind of bad cable, against the Linux kernel, beside Linux against Linux.
 
     Ends with 1 when a cell failed.
@@ -582,7 +598,10 @@ def main(loss, delay, fault, direction, driver, buffer, seconds, seed, jobs, fil
                     cell = waiting.get_nowait()
                     repetitions = REPETITIONS if (cell.loss, cell.delay, cell.fault) == JUDGED else 1
                     order = {"cell": asdict(cell), "seconds": seconds, "repetitions": repetitions, "seed": seed}
-                    outcome = cables.measure(order, repetitions * 2 * (CONNECT_TIMEOUT + (seconds or 7) + _TAIL))
+                    if time.monotonic() - began > minutes * 60:
+                        outcome = {**asdict(cell), "failures": ["no time left; use --resume"], "board": [], "kernel": []}
+                    else:
+                        outcome = cables.measure(order, 30 + repetitions * 2 * (CONNECT_TIMEOUT + (seconds or 7) + _TAIL))
                     with lock:
                         done[key(cell)] = outcome
                         file.write_text(json.dumps(list(done.values()), indent=1))

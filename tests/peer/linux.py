@@ -163,6 +163,7 @@ class Capture:
     def __init__(self, packets):
         self.frames = []
         self._packets = packets
+        packets.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 22)  # as much of it as the kernel allows
         packets.settimeout(0.1)
         self._stop = False
         self._thread = threading.Thread(target=self._run, daemon=True)

@@ -50,8 +50,8 @@ def segment(seq, length, ack, from_board=True, flags=0x10):
 
 
 def watch(*steps):
-    """Returns a Watch of a sender on the near side, with a timer of 0.3 s, that saw these (time, "sent" or "acked", sequence number)."""
-    w = Watch(7200, True, 0.3)
+    """Returns a Watch of a sender on the near side, with a round trip of 0.1 s, that saw these (time, "sent" or "acked", sequence number)."""
+    w = Watch(7200, True, 0.1)
     for now, what, seq in steps:
         if what == "sent":
             w.sent(segment(seq, 100, 0), True, now)
@@ -67,8 +67,10 @@ def test_the_watch_counts_bytes_seconds_and_what_is_sent_again_across_the_wrap()
 
 def test_the_watch_allows_a_silence_that_doubles_and_no_longer_one():
     begin = (0, "sent", 0), (0.01, "acked", 100), (0.02, "sent", 100)
-    assert watch(*begin, (0.6, "sent", 100), (1.5, "sent", 100), (3, "acked", 200)).excess == 0
-    assert watch(*begin, (0.9, "sent", 100)).excess == pytest.approx(0.88 - 0.3 - 0.35)
+    assert watch(*begin, (0.8, "sent", 100), (2, "sent", 100), (4, "acked", 200)).excess == 0
+    assert watch(*begin, (1.1, "sent", 100)).excess == pytest.approx(1.08 - 0.5 - 0.35)
+    # A FIN is acknowledged after all data.
+    assert watch(*begin, (0.04, "acked", 200), (0.05, "acked", 201)).bytes == 200
     # A program that sends nothing for an hour is not a stall, nor is a first segment without a measured timer.
     assert watch(*begin, (0.04, "acked", 200), (3600, "sent", 200)).excess == 0
     assert watch((0, "sent", 0), (3.1, "sent", 0)).excess == 0
