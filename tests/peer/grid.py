@@ -55,6 +55,7 @@ BLOCK = 2048
 RTO_MIN = 0.2  # s
 RTO_FIRST = 3.0  # s, without a measurement and after a lost SYN (RFC 6298 section 5.7)
 RTO_MAX = 120.0  # s, of Linux
+TIMER_WHEEL = 9 / 8  # Linux's timers are late by up to an eighth
 SLACK = 0.35  # s that a loaded machine may add to a timer
 CONNECT_TIMEOUT = 60  # s
 _TAIL = 60  # s that the last window may take on the worst cable
@@ -197,7 +198,7 @@ class Watch:
         rto = RTO_MIN + 3 * self._rtt
         if not self._measured:
             rto = max(rto, RTO_FIRST)
-        self.excess = max(self.excess, silence - min(rto * 2**self._doubled, RTO_MAX) - SLACK)
+        self.excess = max(self.excess, silence - min(rto * 2**self._doubled, RTO_MAX) * TIMER_WHEEL - SLACK)
         if silence > RTO_MIN / 2:
             self._doubled += 1
 
@@ -262,7 +263,7 @@ class Side:
             h.update(part)
             n += len(part)
             if time.monotonic() > until:
-                raise TimeoutError(f"{n} bytes within {seconds + _TAIL:.0f} s, and no end")
+                raise TimeoutError
         return n, h.hexdigest()
 
 
@@ -356,6 +357,8 @@ class Rig:
         relay.watch = watch
         try:
             result.bytes, result.intact = (self._with_kernel if kernel else self._with_board)(cell, seconds)
+        except TimeoutError:
+            result.error = f"no end {_TAIL} s after the last byte was sent, or no connection; {watch.bytes} bytes are acknowledged"
         except Exception as e:  # whatever it is, it is this cell's result, and the next cell is tried
             result.error = " ".join(f"{type(e).__name__}: {e}".split())[-300:]
         finally:

@@ -68,7 +68,7 @@ def test_the_watch_counts_bytes_seconds_and_what_is_sent_again_across_the_wrap()
 def test_the_watch_allows_a_silence_that_doubles_and_no_longer_one():
     begin = (0, "sent", 0), (0.01, "acked", 100), (0.02, "sent", 100)
     assert watch(*begin, (0.8, "sent", 100), (2, "sent", 100), (4, "acked", 200)).excess == 0
-    assert watch(*begin, (1.1, "sent", 100)).excess == pytest.approx(1.08 - 0.5 - 0.35)
+    assert watch(*begin, (1.1, "sent", 100)).excess == pytest.approx(1.08 - 0.5 * 9 / 8 - 0.35)
     # A FIN is acknowledged after all data.
     assert watch(*begin, (0.04, "acked", 200), (0.05, "acked", 201)).bytes == 200
     # A program that sends nothing for an hour is not a stall, nor is a first segment without a measured timer.
