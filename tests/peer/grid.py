@@ -2,9 +2,9 @@
 
     .venv/bin/python tests/peer/grid.py --help        (make grid ARGS="…")
 
-A cell is one loss, one delay, one further fault and one direction of the data. It passes when every byte arrived (SHA-256 of both sides), and the
-sender was never silent for longer than its retransmission timer may be. Goodput stands beside what Linux reaches against Linux over the same relay
-with the same faults, seeds, window and congestion control. A transfer lasts a given time, so the volume follows from the conditions.
+A cell is one loss, one delay, one further fault and one direction of the data. It passes when every byte arrived (SHA-256 of both sides), and
+the sender was never silent for longer than its retransmission timer may be. Goodput stands beside what Linux reaches against Linux over the
+same relay with the same faults, seeds, window and congestion control. A transfer lasts a given time, so the volume follows from the conditions.
 """
 
 import collections
@@ -618,8 +618,14 @@ def main(loss, delay, fault, direction, driver, buffer, seconds, seed, minutes, 
                 cables.close()
 
         with ThreadPoolExecutor(jobs) as executor:
-            for future in [executor.submit(run_cells) for _ in range(jobs)]:
-                future.result()
+            futures = [executor.submit(run_cells) for _ in range(jobs)]
+            try:
+                for future in futures:
+                    future.result()
+            finally:  # after Ctrl-C, too, the threads find nothing more to do
+                with contextlib.suppress(queue.Empty):
+                    while True:
+                        waiting.get_nowait()
     chosen = [done[key(cell)] for cell in cells]
     console.print(table(chosen))
     failed = sum(bool(o["failures"]) for o in chosen)

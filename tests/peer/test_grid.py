@@ -1,5 +1,7 @@
 """The short form of the grid (grid.py): TCP over a bad cable, with the Linux kernel as peer and as measure."""
 
+import struct
+
 import pytest
 from grid import BUFFER, REQUIRED_SHARE, Cell, Rig, Watch, measure
 
@@ -44,7 +46,7 @@ def test_goodput_under_1_percent_loss_and_20_ms_is_the_required_share_of_linux(r
 
 def segment(seq, length, ack, from_board=True, flags=0x10):
     ports = (50000, 7200) if from_board else (7200, 50000)
-    header = b"".join(n.to_bytes(2, "big") for n in ports) + seq.to_bytes(4, "big") + ack.to_bytes(4, "big") + bytes((0x50, flags, 0x20, 0, 0, 0, 0, 0))
+    header = struct.pack(">HHIIBBHHH", *ports, seq, ack, 0x50, flags, 0x2000, 0, 0)
     ip = b"\x45\0" + (40 + length).to_bytes(2, "big") + bytes(5) + b"\x06" + bytes(10)
     return bytes(12) + b"\x08\0" + ip + header + bytes(length)
 
