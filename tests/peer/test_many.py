@@ -6,7 +6,7 @@ import time
 import pytest
 from linux import BOARD, receive_exactly, run, running, value
 
-CONNECTIONS = 12  # established at once, with buffers of 1 KB each way: what the heap surely has room for now; the aim is 64
+CONNECTIONS = 10  # established at once, with buffers of 1 KB each way: what the heap surely has room for now; the aim is 64
 LIMIT = 64  # of the stack's table (tcp.CONNECTIONS)
 BUFFER = 1024  # bytes, each way
 PORT = 7400
