@@ -3,7 +3,7 @@
     .venv/bin/python tests/peer/grid.py --help        (make grid ARGS="…")
 
 A cell is one loss, one delay, one further fault and one direction of the data. It passes when every byte arrived (SHA-256 of both sides), and
-the sender was never silent for longer than its retransmission timer may be. Goodput stands beside what Linux reaches against Linux over the
+the board, as sender, was never silent for longer than its timer may be. Goodput stands beside what Linux reaches against Linux over the
 same relay with the same faults, seeds, window and congestion control. A transfer lasts a given time, so the volume follows from the conditions.
 """
 
@@ -439,9 +439,8 @@ def measure(rig, cell, seconds=None, repetitions=1, seed=1):
         elif not transfer.intact:
             failures.append(f"{name}: the bytes differ")
     worst = max(t.excess for t in boards)
-    if worst > 0:
-        sender = "board" if cell.direction == "from board" else "Linux"
-        failures.append(f"{sender} was silent for {worst:.1f} s longer than its retransmission timer may be")
+    if worst > 0 and cell.direction == "from board":  # Linux's timer is not ours to judge; its excess is in the JSON
+        failures.append(f"the board was silent for {worst:.1f} s longer than its retransmission timer may be")
     ours, theirs = (statistics.median(t.goodput for t in ts) for ts in (boards, kernels))
     if (cell.loss, cell.delay, cell.fault) == JUDGED and theirs and ours / theirs < REQUIRED_SHARE[cell.direction]:
         failures.append(f"goodput is {ours / theirs:.0%} of Linux's; {REQUIRED_SHARE[cell.direction]:.0%} are required")
