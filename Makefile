@@ -16,7 +16,7 @@ port_option := --port '$(PORT)'
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help test grid soak demo boards flash deploy repl monitor virtual clean venv programs
+.PHONY: help test grid soak demo boards flash deploy repl monitor virtual clean venv programs docs
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -30,6 +30,9 @@ grid: venv programs ## TCP over every kind of bad cable, beside Linux; ARGS=--he
 
 soak: venv programs ## open and close 10,000 connections, each way; CONNECTIONS=
 	@SOAK=$(or $(CONNECTIONS),10000) $(VENV)/bin/python -m pytest -s tests/peer/test_soak.py
+
+docs: venv ## write what docs/ takes from the source again: the states' picture, the sums of rfc.md
+	$(VENV)/bin/python -m host_tools.docs
 
 demo: venv programs ## watch a connection work, on a virtual board against real programs
 	@$(BARENET) demo $(ARGS)

@@ -9,7 +9,7 @@ if ON_DEVICE:
 
     ECONNREFUSED, EHOSTUNREACH = 111, 113
 
-    def unreachable(peer, code, seq, ports=None):
+    def unreachable(peer, code, seq, ports=None, kind=3):
         """Returns the error of a router about our segment with this number."""
         ports = ports or (peer.to, peer.port)
         header = b"".join(port.to_bytes(2, "big") for port in ports) + ((seq + peer.irs) & 0xFFFFFFFF).to_bytes(
@@ -18,7 +18,7 @@ if ON_DEVICE:
         quote = packet(6, header + bytes(12))
         quote[26:30] = OURS
         quote[30:34] = PEER
-        message = bytearray(b"\x03" + bytes((code,)) + bytes(6) + quote[14:42])
+        message = bytearray(bytes((kind, code)) + bytes(6) + quote[14:42])
         check = ~fast.add(message, 0, len(message), 0) & 0xFFFF
         message[2] = check & 255
         message[3] = check >> 8
@@ -61,3 +61,34 @@ def test_open_connection_survives_an_error():
         assert app.state == "ESTABLISHED" and not app.error
         peer.expect(ACK | PSH, seq=1, text=b"hello", after=200)
         peer.send(ACK)
+
+
+@on_wire
+def test_open_connection_survives_time_exceeded_and_parameter_problem():
+    # RFC 9293 section 3.9.2.2, MUST-56.
+    for kind in (11, 12):
+        wire, peer, app = established()
+        app.write(b"hello")
+        peer.expect(ACK | PSH, text=b"hello")
+        wire.receive(unreachable(peer, 0, 1, kind=kind))
+        assert app.state == "ESTABLISHED" and not app.error
+        peer.expect(ACK | PSH, seq=1, text=b"hello", after=200)
+        peer.send(ACK)
+
+
+@on_wire
+def test_source_quench_is_ignored():
+    # RFC 6633 section 3: it changes neither the state nor the congestion window.
+    wire, peer, app = established()
+    app.write(b"hello")
+    peer.expect(ACK | PSH, text=b"hello")
+    before = app.tcb[fast.CWND]
+    wire.receive(unreachable(peer, 0, 1, kind=4))
+    assert wire.drops() == {("icmp", "type"): 1}
+    assert app.state == "ESTABLISHED" and app.tcb[fast.CWND] == before
+    peer.send(ACK)
+    peer = wire.peer(port=5001)
+    app = wire.connect(peer)
+    peer.expect(SYN, mss=1460)
+    wire.receive(unreachable(peer, 0, 0, kind=4))
+    assert app.state == "SYN_SENT"

@@ -81,6 +81,25 @@ def test_exact_reset_ends_the_connection():
 
 
 @on_wire
+def test_reset_with_text_is_believed():
+    # RFC 9293 section 3.5.3, SHLD-2.
+    wire, peer, app = established()
+    peer.send(RST | ACK, text=b"because of the text")
+    assert app.state == "CLOSED" and app.error == ECONNRESET and app.read(20) == b""
+
+
+@on_wire
+def test_ack_older_than_the_largest_window_is_answered_and_its_text_dropped():
+    # RFC 5961 section 5.2: nothing that old can be on its way.
+    wire, peer, app = established(win=10000)
+    peer.send(ACK | PSH, ack=1 - 10000, text=b"late")
+    assert app.read(9) == b"late"
+    peer.send(ACK | PSH, seq=5, ack=1 - 10001, text=b"guessed")
+    peer.expect(ACK, seq=1, ack=5)
+    assert app.read(9) == b""
+
+
+@on_wire
 def test_exact_reset_is_believed_when_the_window_is_closed():
     wire, peer, app = established(rcvbuf=1000)
     peer.send(ACK, text=bytes(1000))
