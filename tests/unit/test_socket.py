@@ -728,6 +728,15 @@ def test_backlog_bounds_the_waiting_connections():
 
 
 @on_device
+def test_keepalive_is_off_and_waits_for_two_hours_by_default():
+    # RFC 9293 section 3.8.4, MUST-25 and MUST-28.
+    client = tcp(Pair().left)
+    assert client.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 0
+    assert client.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE) == 7200
+    client.close()
+
+
+@on_device
 def test_options_are_kept_and_reach_the_connection():
     pair = Pair()
     tcp_level, sol = socket.IPPROTO_TCP, socket.SOL_SOCKET

@@ -81,3 +81,34 @@ def test_window_that_is_not_used_does_not_grow():
         wire.advance(100)
         peer.send(ACK)
     assert app.tcb[fast.CWND] == before
+
+
+@on_wire
+def test_cubic_reaches_the_old_window_after_the_cube_root_of_what_was_lost():
+    # RFC 9438 section 4.2: K = cbrt((100 - 70) / 0.4) = 4.2 s; the curve is flat there.
+    wire, peer, app = established()
+    tcb = app.tcb
+    tcb[fast.SRTT] = 100 << 3
+    tcb[fast.W_MAX] = 100 * MSS
+    tcb[fast.CWND] = 70 * MSS
+    tcb[fast.EPOCH_K] = 0x3FFFFFFF
+    wire.tcp.congestion.grow(tcb, 1000)
+    assert 4.1 < tcb[fast.EPOCH_K] / 16 < 4.3
+    tcb[fast.CWND] = 95 * MSS
+    wire.tcp.congestion.grow(tcb, 1000 + 4217 - 100)
+    # Five segments more in the next round trip: one for every nineteenth of the window.
+    assert 0.9 * 19 * MSS < tcb[fast.GROW_AT] < 1.1 * 19 * MSS
+
+
+@on_wire
+def test_cubic_is_never_slower_than_reno():
+    # RFC 9438 section 4.3: after 6 round trips Reno with this loss would have 7 + 6 * 0.53 = 10.2 segments, the curve has 8.3.
+    wire, peer, app = established()
+    tcb = app.tcb
+    tcb[fast.SRTT] = 50 << 3
+    tcb[fast.W_MAX] = 10 * MSS
+    tcb[fast.CWND] = 7 * MSS
+    tcb[fast.EPOCH_K] = 0x3FFFFFFF
+    wire.tcp.congestion.grow(tcb, 1000)
+    wire.tcp.congestion.grow(tcb, 1300)
+    assert 0.9 * 7 * MSS / 3.2 < tcb[fast.GROW_AT] < 1.1 * 7 * MSS / 3.2
