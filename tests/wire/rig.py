@@ -482,11 +482,6 @@ def pattern(start, n):
     return bytes((i * 7 + (i >> 8) * 13) & 255 for i in range(start, start + n))
 
 
-def stamps(value, echo=0):
-    """Returns the timestamp option (RFC 7323 section 3.2) with its padding."""
-    return b"\x01\x01\x08\x0a" + value.to_bytes(4, "big") + echo.to_bytes(4, "big")
-
-
 def segment(source, destination, seq, ack, flags, window, options=b"", reserved=0, urgent=0):
     """Returns a TCP header without checksum; options are padded to full words."""
     options += bytes(-len(options) % 4)

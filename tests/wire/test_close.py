@@ -4,7 +4,8 @@ from device import ON_DEVICE
 from wire import on_wire
 
 if ON_DEVICE:
-    from rig import ACK, FIN, PSH, RST, SYN, Wire, another, established, pattern, signed, stamps
+    from agreed import stamps
+    from rig import ACK, FIN, PSH, RST, SYN, Wire, another, established, pattern, signed
 
     ETIMEDOUT = 110
 

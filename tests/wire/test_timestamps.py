@@ -90,3 +90,26 @@ def test_echo_is_not_of_a_segment_out_of_order():
     wire, peer, app = opened(stamp=5000)
     peer.send(ACK | PSH, seq=11, text=b"late", options=stamps(5020))
     assert stamp(peer.expect(ACK, ack=1))[1] == 5000
+
+
+@on_wire
+def test_echo_is_of_the_segment_that_the_delayed_ack_is_for():
+    # Section 4.3: TSecr is of the first segment since the last ACK, so that the peer measures the delay, too.
+    wire, peer, app = opened(stamp=5000)
+    peer.send(ACK | PSH, text=b"first", options=stamps(5010))
+    wire.advance(10)
+    peer.send(ACK | PSH, text=b"second", options=stamps(5020))
+    assert stamp(peer.expect(ACK, after=30))[1] == 5010
+    assert app.read(20) == b"firstsecond"
+
+
+@on_wire
+def test_peer_that_was_silent_for_25_days_is_heard():
+    # Section 5.5: TS.Recent is not trusted for longer.
+    wire, peer, app = opened(stamp=5000)
+    for _ in range(5):
+        wire.now += 5 * 86400000  # not advance(): nothing is due but what the stack looks after every second
+        wire.settle()
+    peer.send(ACK | PSH, text=b"back", options=stamps(4000))
+    assert app.read(9) == b"back"
+    peer.expect(ACK, after=40)
