@@ -1443,6 +1443,8 @@ def output(words, objects, slot: int, now: int) -> int:
                 t[RETRANSMITS] += 1
             else:
                 if flight == 0:
+                    if now - t[PROGRESS_AT] & _MASK30 > t[RTO] and t[CWND] > mss * 10:
+                        t[CWND] = mss * 10  # what it measured is old (RFC 5681 section 4.1)
                     t[PROGRESS_AT] = now
                 r = t[RECORD_HEAD] + t[RECORD_COUNT] - merge
                 if r >= t[RECORD_SIZE]:

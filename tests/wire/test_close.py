@@ -149,7 +149,7 @@ def test_data_after_close_is_reset():
                 peer.send(ACK)
             assert app.state == state
             peer.send(flags, text=b"too late")
-            peer.expect(RST | ACK, seq=2)
+            peer.expect(RST | ACK, seq=2, ack=1)
             assert app.deleted()
 
 

@@ -450,10 +450,11 @@ class TCP:
             raise OSError(ENOBUFS, "no memory for the send buffer; use a smaller SO_SNDBUF or close something")
 
     def free_buffers(self, connection):
-        """Frees what TIME_WAIT has no use for: the send buffer, and the receive buffer once nobody reads it any more."""
-        self.snd[connection.slot] = None
+        """Frees the buffers that have done their work: the receive buffer when nobody reads any more, the send buffer when all is confirmed."""
         if connection.tcb[fast.FLAGS] & fast.FLAG_ORPHAN:
             self.rcv[connection.slot] = None
+        if connection.tcb[fast.SND_LEN] == 0:
+            self.snd[connection.slot] = None
 
     def abort_all(self, now):
         """Resets every connection (the interface goes down, or our address changes). Listening ports stay: they serve the next address."""

@@ -6,7 +6,6 @@ from barenet import fast, ticks
 from barenet.errors import ECONNABORTED, ECONNREFUSED, ECONNRESET, EMSGSIZE, ETIMEDOUT
 from barenet.fast import (
     ACK,
-    ARRIVED_DATA,
     CLOSE_WAIT,
     CLOSED,
     CLOSING,
@@ -124,6 +123,7 @@ class Connection:
         self.local = None
         self.remote = None
         self.error = 0
+        self.soft_error = ETIMEDOUT  # what is told when it gives up: the last ICMP error, if there was one (RFC 9293 3.9.2.2, MUST-47)
         self.listener = None
         self.keepalive = 0  # ms of silence before the first probe, 0 = off
         self.keep_interval = 75_000
@@ -257,12 +257,12 @@ class Connection:
             return
         tcb[FLAGS] |= FLAG_ORPHAN
         self.shutdown(now)
+        if tcb[STATE] == CLOSED:
+            self.tcp.delete(self)
+            return
+        self.tcp.free_buffers(self)
         if tcb[STATE] == FIN_WAIT_2:
             self._wait(now, FIN_WAIT_2_MS)
-        elif tcb[STATE] == TIME_WAIT:
-            self.tcp.free_buffers(self)
-        elif tcb[STATE] == CLOSED:
-            self.tcp.delete(self)
 
     def abort(self, now):
         """Tells the peer with RST and ends at once (RFC 9293 section 3.10.5)."""
@@ -378,13 +378,13 @@ class Connection:
             if self.listener is not None and not self.listener.ready(self):
                 self.abort(now)
                 return
+        if tcb[FLAGS] & FLAG_ORPHAN and difference(seq + end - start - (frame[start + 12] >> 4 << 2), tcb[RCV_NXT]) > 0 and ahead < window:
+            self.abort(now)  # nobody will read it (RFC 9293 section 3.6.1, SHLD-3); there is no buffer for it any more
+            return
         words = self.tcp.words
         words[fast.C_SEGMENT] = start
         words[fast.C_SEGMENT_END] = end
-        found = fast.arrive(words, self.tcp.objects, self.slot, frame, now)
-        if tcb[FLAGS] & FLAG_ORPHAN and found & ARRIVED_DATA:
-            self.abort(now)
-            return
+        fast.arrive(words, self.tcp.objects, self.slot, frame, now)
         again = flags & FIN and tcb[STATE] == TIME_WAIT
         self.settle(now)
         if again:
@@ -406,6 +406,7 @@ class Connection:
                 self._enter_time_wait(now)
             elif tcb[FLAGS] & FLAG_ORPHAN:
                 self._wait(now, FIN_WAIT_2_MS)
+                self.tcp.free_buffers(self)
         if tcb[FLAGS] & FLAG_FIN_IN and ESTABLISHED <= tcb[STATE] <= FIN_WAIT_2:
             self._move("FIN")
             if tcb[STATE] == TIME_WAIT:
@@ -438,6 +439,8 @@ class Connection:
             self.output(now)
         elif self.tcb[STATE] in (SYN_SENT, SYN_RECEIVED):
             self._end(code)
+        else:
+            self.soft_error = code
 
     def use_mac(self, mac):
         """Takes the MAC address that our frames go to into the header template."""
@@ -591,7 +594,7 @@ class Connection:
             return
         # A peer that answers with a closed window is alive (RFC 9293 section 3.8.6.1, MUST-37).
         if self._gives_up(now) and (tcb[SND_WND] or ticks.diff(now, tcb[fast.LAST_ARRIVAL]) > _DEAD_MS):
-            self._end(ETIMEDOUT)
+            self._end(self.soft_error)
             return
         mtu = _BLACK_HOLE_MTU.get(tcb[RETRIES])
         if mtu is not None:
@@ -655,7 +658,7 @@ class Connection:
                 self._wait(now, self.keep_interval)  # what is in flight finds out (RFC 9293 section 3.8.4, MUST-26)
             elif silent >= self.keepalive + self.keep_interval * self.keep_count:
                 self.abort(now)
-                self.error = ETIMEDOUT
+                self.error = self.soft_error
             else:
                 # One byte before the window: the peer must answer with an ACK (RFC 9293 section 3.8.4).
                 self._wait(now, self.keep_interval)
