@@ -253,6 +253,19 @@ class LAN:
             times.append(echo.time)
         return times
 
+    def doctor(self, report=None):
+        """Examines the hardware and prints each step, register and fault with its cause; up or down, the interface stays as it is.
+
+        report(kind, name, *texts), when given, gets each line instead (see driver/doctor.py). Takes a second when the interface is up; else
+        it is tried, in 30 s at most. Raises OSError(ENODEV) for a driver without a MAC.
+        """
+        from barenet.driver import doctor
+
+        try:
+            doctor.run(self, report)
+        finally:
+            doctor.drop("doctor")
+
     def _set_network(self, network):
         if network != "dhcp":
             _parse(network)

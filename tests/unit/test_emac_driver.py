@@ -364,7 +364,7 @@ def test_promiscuous_takes_every_frame():
 def test_the_loopback_needs_neither_phy_nor_cable():
     with board() as b:
         b.run(
-            "lan, pool = up(Pool(4, 2))\nfrom barenet.driver.doctor import loopback\nloopback(lan)\nloopback(lan, 1514)\nassert lan.link()",
+            "lan, pool = up(Pool(4, 2))\nfrom barenet.driver.trial import loopback, phy_loopback\nloopback(lan)\nloopback(lan, 1514)\nphy_loopback(lan)\npoll(lan, 3000, lan.link)\nassert lan.link()",
             heap=HEAP,
         )
         assert b.breaches() == []

@@ -18,6 +18,8 @@ from machine import mem32, unique_id
 from micropython import const
 from uctypes import addressof
 
+_DPORT_WIFI_CLK_EN = const(0x3FF000CC)
+_EMAC_CLK_EN = const(0x4000)
 _DPORT_CORE_RST_EN = const(0x3FF000D0)
 _EMAC_RST = const(0x80)
 
@@ -112,6 +114,10 @@ class EMAC:
     """
 
     def __init__(self, config):
+        # An earlier program's DMA is on: boot.py has not stopped it.
+        self.left_running = bool(
+            get(_DPORT_WIFI_CLK_EN) & _EMAC_CLK_EN and not get(_DPORT_CORE_RST_EN) & _EMAC_RST and get(_OPMODE) & _SR
+        )
         stop_dma()
         self.running = False
         self.pool = None
@@ -130,9 +136,10 @@ class EMAC:
         self._state = _LOOK
         self._next = 0
         self._bmsr = 0
-        self._clear_counters()
+        self.clear_counters()
 
-    def _clear_counters(self):
+    def clear_counters(self):
+        """Sets everything that status() counts to 0."""
         self.starved = 0  # looks that found the receiver without a descriptor
         self.missed = 0  # frames lost for want of a descriptor
         self.overflows = 0  # frames lost in the FIFO
@@ -151,7 +158,7 @@ class EMAC:
         Raises OSError whose text names the step that failed and the remedy; the hardware is stopped then.
         """
         self.stop()
-        self._clear_counters()
+        self.clear_counters()
         try:
             for _, step in _borrow("steps", self, pool):
                 step()

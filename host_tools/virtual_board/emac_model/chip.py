@@ -207,6 +207,8 @@ class Chip:
             others = value & ~_EMAC_RST & ~words[address]
             if others:
                 self.breach("reset-neighbours", "CORE_RST_EN", value, f"bits 0x{others:X} reset something else")
+            if self.faults.reset_held:
+                value |= _EMAC_RST
             words[address] = value
             if value & _EMAC_RST:
                 self.emac.core_reset()
@@ -304,7 +306,7 @@ class Chip:
             or not self._on("power")
         ):
             return 0.0
-        return 50.0 if self.clock() - self._started >= self.wiring.startup_ms / 1000 else 0.0
+        return self.faults.oscillator if self.clock() - self._started >= self.wiring.startup_ms / 1000 else 0.0
 
     def mac_clock(self) -> float:
         """MHz of the RMII clock inside the MAC."""
@@ -368,6 +370,8 @@ class Chip:
         """What the MAC sees on MDI after a read frame."""
         now = self.advance()
         select = self._words[GPIO + 0x130 + 4 * 201]
+        if self.faults.mdio_low:
+            return 0
         if not select & 0x80 or select & 0x3F == 0x30:
             return 0
         if select & 0x3F == 0x38:
@@ -427,7 +431,7 @@ class Chip:
             return
         block, register, data = value & 0xFF, value >> 8 & 0xFF, value >> 16 & 0xFF
         self._analog_busy_until = self.clock() + 5e-6
-        on_bus = not self._words[ANA_CONFIG] >> 14 & 1 and not self._words[RTC] >> 18 & 1
+        on_bus = self.faults.analog_bus and not self._words[ANA_CONFIG] >> 14 & 1 and not self._words[RTC] >> 18 & 1
         if block != _APLL_BLOCK or not on_bus or register > 9:
             self._analog_answer = block | register << 8
             return

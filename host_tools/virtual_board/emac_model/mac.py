@@ -139,7 +139,7 @@ class EMAC:
         self._mdio_read: tuple[int, int] | None = None
         self._swr_reads = self._ftf_reads = 0
         self._ftf_seen_clear = True
-        self._loop = False
+        self._loop = self._returned = False
         self._path_until = 0.0
         self._receives = self._transmits = False
         self.tx_waiting = False
@@ -406,7 +406,7 @@ class EMAC:
         self._words[MIIDATA] = value
 
     def _mdio_busy(self) -> bool:
-        return self.chip.clock() < self._mdio_until
+        return self.chip.clock() < self._mdio_until or self.chip.faults.mdio_busy
 
     def _write_addr0high(self, value: int) -> None:
         self._words[ADDR0HIGH] = value | 0x80000000
@@ -431,6 +431,7 @@ class EMAC:
         config = self._words[CONFIG]
         phy = chip.phy
         self._loop = bool(config & LM)
+        self._returned = False
         self._receives = self._transmits = False
         if not self._clocked():
             self._why = "no clock"
@@ -438,7 +439,8 @@ class EMAC:
         if self._loop:
             self._transmits = True
             return
-        if not phy.link or not phy.running:
+        self._returned = phy.looped
+        if not phy.looped and (not phy.link or not phy.running):
             self._why = "no link"
             self._transmits = True
             return
@@ -450,6 +452,7 @@ class EMAC:
             self._why = "pads"
             self._transmits = True
             return
+        broken = chip.faults.broken
         if bool(config & FES) != (phy.speed == 100):
             self._why = "speed mismatch"
             self._transmits = True
@@ -462,8 +465,9 @@ class EMAC:
                 self._words[EX_OSCCLK_CONF],
                 "MAC and PHY run from different oscillators: periodic loss",
             )
-        self._why = ""
-        self._receives = self._transmits = True
+        self._why = f"{', '.join(broken)} broken" if broken else ""
+        self._receives = not {"CRS_DV", "RXD0", "RXD1"}.intersection(broken)
+        self._transmits = True
 
     def speed(self) -> int:
         """Mb/s on the cable now."""
@@ -474,7 +478,7 @@ class EMAC:
         now = self.chip.clock()
         if now >= self._path_until:
             self._look_at_path(now)
-        if not self._receives:
+        if not self._receives or self._returned:
             self._lose(self._why or "receiver off")
             return
         self._take(frame)
@@ -736,10 +740,17 @@ class EMAC:
         if self._loop:
             self._take(frame)
             return 0
-        if not self._receives:
+        phy = self.chip.phy
+        if self._returned:
+            if not self._why:
+                self._take(frame)
+            return 0
+        if {"TX_EN", "TXD0", "TXD1"}.intersection(self.chip.faults.broken):
+            self._lose(f"sent with {self._why}")
+            return 0
+        if not self._receives and not self.chip.faults.broken:
             self._lose(f"sent with {self._why}")
             return 1 << 15 | 3 << 10 if not config & DM else 0
-        phy = self.chip.phy
         if bool(config & DM) != phy.full_duplex:
             self.chip.breach(
                 "duplex-mismatch",

@@ -115,11 +115,17 @@ class PHY:
             self._drop()
             if partner:
                 self._restart_link(now)
-        if not self.running or self.hung or self._resetting_until or self.registers[0] & 0x0C00 or not partner:
+        if not self.running or self.hung or self._resetting_until or self.registers[0] & 0x4C00 or not partner:
             self._drop()
             return
         if not self.link and self._link_at is not None and now >= self._link_at:
             self._settle()
+
+    @property
+    def looped(self) -> bool:
+        """Whether it returns what it is sent, in the mode of BMCR (clause 22.2.4.1.2)."""
+        working = self.running and not self.hung and not self._resetting_until
+        return working and self.registers[0] & 0x4C00 == 0x4000
 
     def _drop(self) -> None:
         self.link = False
@@ -207,8 +213,10 @@ class PHY:
                 self._drop()
                 self._resetting_until = now + self.timing.soft_reset
                 return
-            restart = value & 0x0200 or (value ^ r[0]) & 0x3D00
+            restart = value & 0x0200 or (value ^ r[0]) & 0x7D00
             r[0] = value & ~0x8200
+            if value & 0x4000:
+                self.speed, self.full_duplex = 100 if value & 0x2000 else 10, bool(value & 0x0100)
             if restart:
                 self._restart_link(now)
         elif register == 18 and self.wiring.phy == "LAN8720":

@@ -98,6 +98,13 @@ class Faults:
         marginal: the reference clock is so poor that every second reset of the MAC does not end.
         symbol_errors: what the PHY counts between two looks.
         emulator: the machine is QEMU: the clock gate does not open.
+        reset_held: something else holds the EMAC in reset: its bit reads 1 whatever is written.
+        analog_bus: False when the APLL's registers cannot be reached.
+        oscillator: MHz of the board's oscillator.
+        mdio_low: MDIO is shorted to ground.
+        mdio_busy: the MAC never ends a management frame.
+        broken: RMII wires between chip and PHY that are broken, by name ("TXD0", "TX_EN", "TXD1", "RXD0", "RXD1",
+            "CRS_DV").
     """
 
     cable: bool = True
@@ -110,3 +117,9 @@ class Faults:
     marginal: bool = False
     symbol_errors: int = 0
     emulator: bool = False
+    reset_held: bool = False
+    analog_bus: bool = True
+    oscillator: float = 50.0
+    mdio_low: bool = False
+    mdio_busy: bool = False
+    broken: list[str] = field(default_factory=list)
