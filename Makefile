@@ -16,7 +16,7 @@ port_option := --port '$(PORT)'
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help test grid soak demo boards flash deploy repl monitor virtual clean venv programs docs
+.PHONY: help test grid soak demo boards flash deploy doctor repl monitor virtual clean venv programs docs
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -51,6 +51,9 @@ deploy: venv ## put barenet onto a board: BOARD=, PORT=
 
 repl: venv ## open the board's REPL: PORT=
 	@$(BARENET) repl $(port_option) $(ARGS)
+
+doctor: venv ## find out what is wrong with a board's Ethernet: PORT=, perhaps BOARD=
+	@$(BARENET) doctor $(board_option) $(port_option) $(ARGS)
 
 monitor: venv ## show what the board prints: PORT=
 	@$(BARENET) monitor $(port_option) $(ARGS)

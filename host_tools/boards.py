@@ -174,6 +174,39 @@ def find(name: str, folder: Path = BOARDS) -> Board:
     raise BoardError("unknown-board", f"no board is called '{name}'; {hint}")
 
 
+def candidates(
+    phy: str,
+    address: int,
+    clock: str | None = None,
+    management: tuple[int, int] | None = None,
+    gpios: frozenset[int] | None = None,
+    boards: list[Board] | None = None,
+) -> list[Board]:
+    """The boards that fit what was found on one, those that fit best first.
+
+    phy: family as in the board files; "generic" fits any. address: of the PHY. clock: mode that works, None when
+    unknown. management: (MDC, MDIO). gpios: pins that had to be driven. boards: default all shipped ones.
+
+    PHY, address, clock and management pins must fit where they are known; the same control pins and good evidence come
+    first.
+    """
+    evidence = ("schematic", "vendor", "community")
+    fitting = [
+        board
+        for board in (load_all() if boards is None else boards)
+        if phy in ("generic", board.data["phy"]["type"])
+        and address == board.data["phy"]["address"]
+        and clock in (None, board.data["clock"]["mode"])
+        and management in (None, (board.data["phy"]["mdc"], board.data["phy"]["mdio"]))
+    ]
+
+    def rank(board: Board) -> tuple:
+        driven = {pin["gpio"] for pin in board.data.get("pins", ())}
+        return gpios is not None and driven != gpios, evidence.index(board.data["evidence"]), board.id
+
+    return sorted(fitting, key=rank)
+
+
 def device_config(board: Board, network: str | dict[str, str] = "dhcp") -> dict[str, Any]:
     """What the driver on the board needs to know, as it is stored there in `board.json`.
 

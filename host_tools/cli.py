@@ -347,6 +347,80 @@ def deploy(
     )
 
 
+@main.command()
+@click.option("--board", "board_name", help="Try this board (name or file) in place of the one that the board knows.")
+@port_option
+@click.option("--probe", "search", is_flag=True, help="Search for the PHY of an unknown board; drives pins of all boards.")
+@json_option
+def doctor(board_name: str | None, port: str | None, search: bool, as_json: bool) -> None:
+    """Find out what is wrong with a board's Ethernet.
+
+    Looks at a running interface without disturbing it; brings one that is down up, step by step, and takes it down
+    again. The exit code is 0 for a healthy board, 3 when a fault was found, 1 when nothing could be examined.
+    """
+    from host_tools import boards as board_files
+    from host_tools import doctor as library
+    from host_tools import serial_ports
+    from host_tools.connection import connect
+
+    if search and board_name:
+        raise click.UsageError("--probe searches for an unknown board; leave --board out")
+    board = board_files.find(board_name) if board_name else None
+    with connect(serial_ports.choose(port)) as connection:
+        if search:
+            found = library.probe(connection, say=_say)
+            if as_json:
+                _dump(found.as_json())
+            else:
+                _show_probe(found)
+            sys.exit(0 if found.phy else library.FAULT)
+        diagnosis = library.examine(connection, board)
+    if as_json:
+        _dump(diagnosis.as_json())
+    else:
+        _show_diagnosis(diagnosis)
+    sys.exit(0 if diagnosis.healthy else library.FAULT)
+
+
+def _show_probe(found: Any) -> None:
+    if not found.phy:
+        click.echo(
+            "no PHY answers with any board's pins: check its supply, and look for MDC, MDIO and the clock in its schematic "
+            "(boards/README.md says how to write a board file)"
+        )
+        return
+    phy = found.phy
+    click.echo(f"{phy['name']} ({phy['id']}) at address {phy['address']}, {found.tries[-1]['text']}")
+    if found.candidates:
+        click.echo(f"boards that fit: {', '.join(found.candidates)}")
+        click.echo(f"next: compare with what is printed on the board, then barenet doctor --board {found.candidates[0]}")
+    else:
+        click.echo("no board file fits; next: write one (boards/README.md), then barenet doctor --board FILE")
+
+
+def _show_diagnosis(diagnosis: Any) -> None:
+    console = _console()
+    plain = {"box": None, "pad_edge": False, "header_style": "bold"}
+    if diagnosis.registers:
+        table = Table("register", "", "value", "fields", **plain)
+        for name, value, fields in diagnosis.registers:
+            table.add_row(name, "", value, fields)
+        for name, number, value, fields in diagnosis.phy_registers:
+            table.add_row(name, f"PHY {number}", value, fields)
+        console.print(table)
+    facts = [f"{name} {value}" for name, value in (diagnosis.phy | diagnosis.status).items() if value != "None"]
+    console.print(f"\n{diagnosis.board or 'board'}, {diagnosis.state}: {', '.join(facts)}", markup=False)
+    for name, text in diagnosis.steps:
+        console.print(Text.assemble(f"  {name:16} ", (text, "green" if text == "ok" else "red")))
+    for symptom, cause in diagnosis.findings:
+        console.print(Text.assemble((symptom, "bold red"), f": {cause}"))
+    if diagnosis.healthy:
+        console.print("[green]healthy[/green]")
+    if diagnosis.candidates and not diagnosis.healthy:
+        console.print(f"boards that fit: {', '.join(diagnosis.candidates)}", markup=False)
+    console.print(f"next: {diagnosis.next}", markup=False)
+
+
 @main.command("exec")
 @click.argument("program", metavar="CODE|FILE|-")
 @port_option

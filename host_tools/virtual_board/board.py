@@ -39,6 +39,7 @@ class VirtualBoard:
         fs: the board's folder; None for a temporary one.
         tap: an existing TAP device to attach to, in place of a namespace of its own.
         main: whether main.py runs.
+        board: the board that the model of the chip is wired as.
         before: called with the board when its network is there and it has not booted: the place to start a DHCP server.
 
     Attributes:
@@ -62,6 +63,7 @@ class VirtualBoard:
         fs: Path | str | None = None,
         tap: str | None = None,
         main: bool = True,
+        board: str | None = None,
         before: Callable[[VirtualBoard], None] | None = None,
     ):
         options = ["--driver", driver, "--heap", heap, "--bits", str(bits)]
@@ -73,6 +75,8 @@ class VirtualBoard:
         for name, value in (("host-ip", host), ("fs", fs), ("tap", tap)):
             if value is not None:
                 options += [f"--{name}", str(value)]
+        if board:
+            options += ["--board", board]
         if not main:
             options += ["--no-main"]
         self._options = options
@@ -140,6 +144,11 @@ class VirtualBoard:
     def run(self, argv: Sequence[str], **options: Any) -> subprocess.CompletedProcess:
         """Runs a program of this PC in the board's namespace to its end, as subprocess.run does."""
         return subprocess.run([*self._enter(), *map(str, argv)], **options)
+
+    def chip(self, **wishes: Any) -> dict[str, Any]:
+        """Changes the model of the chip (faults={…}, partner={…}) and returns its state; see Model.order."""
+        self._order({"chip": wishes})
+        return self._receive("chip", _ANSWER_TIMEOUT)
 
     def exec(self, code: str, timeout: float = 10) -> str:
         """Runs code on the board over its serial port; globals stay until the next reset.

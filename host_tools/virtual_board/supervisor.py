@@ -519,6 +519,8 @@ class Supervisor:
                 self._program = _Program(order["program"], file.read(), order["arguments"], tuple(streams))
             self._stop_child(gracefully=True)
             self._boot()
+        elif "chip" in order:
+            self._tell(chip=self._chip.order(**order["chip"]))
         elif "interrupt" in order and self._program:
             self._child.interrupt()
         elif "kill" in order and self._program:

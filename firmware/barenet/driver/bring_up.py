@@ -216,6 +216,11 @@ def _connect_pads(config):
     for gpio, pad, word in PADS:
         Pin(gpio, Pin.IN, None)  # takes the pad from the RTC and its pulls, which IO_MUX cannot
         put(pad, word, "IO_MUX_GPIO%d" % gpio)
+    connect_management(config)
+
+
+def connect_management(config):
+    """Leads MDC and MDIO to their pins."""
     _enable_output(config["mdc"], 0x2800, _MDC_O)
     _enable_output(config["mdio"], 0x2B00, _MDI_I_MDO_O)
     put(_FUNC201_IN_SEL, 0x80 | config["mdio"], "GPIO_FUNC201_IN_SEL_CFG", 0xFF)
@@ -259,14 +264,14 @@ def restart(driver):
 
 def _start_phy(phy, config):
     try:
-        _find(phy)
+        find(phy)
     except OSError:
         if not _pins(config, "power") and not _pins(config, "reset"):
             raise
         # It may have come out of reset without a clock; now there is one.
         _switch_on(config, "power", 500, 50)
         _pulse_reset(config)
-        _find(phy)
+        find(phy)
     _soft_reset_phy(phy)
     if phy.type == "LAN8720":
         modes = phy.read(_LAN_SMR)
@@ -279,11 +284,11 @@ def _start_phy(phy, config):
         raise OSError(EIO, "the PHY does not take writes: ANAR reads 0x%04X in place of 0x01E1" % phy.read(mdio.ANAR))
 
 
-def _find(phy):
-    """Waits for the PHY's first answer, at most 100 ms, and tells it by its id."""
+def find(phy):
+    """Waits for the PHY's first answer, at most 100 ms, and tells it by its id. Raises OSError(ENODEV)."""
     end = ticks_add(ticks_ms(), _FIRST_ANSWER_MS)
     while True:
-        phy.id = _answers(phy.address)
+        phy.id = answers(phy.address)
         if phy.id:
             break
         if ticks_diff(end, ticks_ms()) < 0:
@@ -295,7 +300,7 @@ def _find(phy):
             phy.type, phy.name, phy.how = kind, name, how
 
 
-def _answers(address):
+def answers(address):
     """Returns PHYID1 << 16 | PHYID2 of the PHY at this address, 0 when there is none."""
     first = mdio.read(address, mdio.PHYID1)
     if first in (0, 0xFFFF):
@@ -304,7 +309,7 @@ def _answers(address):
 
 
 def _nobody(address):
-    others = [str(a) for a in range(32) if _answers(a)]
+    others = [str(a) for a in range(32) if answers(a)]
     if others:
         return "no PHY at address %d, but one answers at %s: set phy.address to that" % (address, ", ".join(others))
     if mdio.read(address, mdio.PHYID1) == 0:
