@@ -366,20 +366,21 @@ def doctor(board_name: str | None, port: str | None, search: bool, as_json: bool
     if search and board_name:
         raise click.UsageError("--probe searches for an unknown board; leave --board out")
     board = board_files.find(board_name) if board_name else None
-    with connect(serial_ports.choose(port)) as connection:
-        if search:
-            found = library.probe(connection, say=_say)
-            if as_json:
-                _dump(found.as_json())
-            else:
-                _show_probe(found)
-            sys.exit(0 if found.phy else library.FAULT)
-        diagnosis = library.examine(connection, board)
+    port = serial_ports.choose(port)
+    try:
+        with connect(port) as connection:
+            found = library.probe(connection, say=_say) if search else library.examine(connection, board)
+    except BarenetError:
+        if library.in_rom_loader(port):
+            raise BarenetError(library.IN_ROM_LOADER) from None
+        raise
     if as_json:
-        _dump(diagnosis.as_json())
+        _dump(found.as_json())
+    elif search:
+        _show_probe(found)
     else:
-        _show_diagnosis(diagnosis)
-    sys.exit(0 if diagnosis.healthy else library.FAULT)
+        _show_diagnosis(found)
+    sys.exit(0 if found.healthy else library.FAULT)
 
 
 def _show_probe(found: Any) -> None:

@@ -4,11 +4,14 @@ The diagnosis is made on the board (firmware/barenet/driver/doctor.py), which se
 object, a board that fits is suggested, and a board of which nothing is known is searched for its PHY (`probe`).
 """
 
+import contextlib
 import json
 import re
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from typing import Any
+
+import serial
 
 from host_tools import boards
 from host_tools.boards import Board
@@ -122,6 +125,15 @@ _RELEASE = """
 _PSRAM = "import uctypes; print(0x3F800000 <= uctypes.addressof(bytearray(64)) < 0x3FC00000)"
 
 
+# The ROM loader's SYNC command in SLIP, and how its answer begins (ESP32 serial protocol).
+_SYNC = b"\xc0\x00\x08\x24\x00\x00\x00\x00\x00\x07\x07\x12\x20" + b"\x55" * 32 + b"\xc0"
+_SYNCED = b"\xc0\x01\x08"
+IN_ROM_LOADER = (
+    "the board waits for a download: GPIO0 was low at its reset, or had the PHY's clock on it; take wires and programmer "
+    "(DTR) off GPIO0, let the board file's oscillator or power pin switch the clock, and reset it"
+)
+
+
 @dataclass
 class Diagnosis:
     """What was found on a board.
@@ -168,6 +180,10 @@ class Probe:
     pins: list[dict[str, Any]] = field(default_factory=list)
     candidates: list[str] = field(default_factory=list)
 
+    @property
+    def healthy(self) -> bool:
+        return self.phy is not None
+
     def as_json(self) -> dict[str, Any]:
         return asdict(self)
 
@@ -212,6 +228,16 @@ def examine(connection: Connection, board: Board | None = None) -> Diagnosis:
             diagnosis.findings.append(tuple(row))
     _suggest(diagnosis, board)
     return diagnosis
+
+
+def in_rom_loader(port: str) -> bool:
+    """Whether the chip on this port sits in its ROM loader, where no program runs."""
+    with contextlib.suppress(OSError, ValueError), serial.serial_for_url(port, 115200, timeout=0.3) as line:
+        for _ in range(3):
+            line.write(_SYNC)
+            if _SYNCED in line.read(64):
+                return True
+    return False
 
 
 def _suggest(diagnosis: Diagnosis, board: Board | None) -> None:

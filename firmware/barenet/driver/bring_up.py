@@ -121,7 +121,7 @@ def steps(driver, pool):
     config = driver.board
     clock = config["ref_clk"]
     return (
-        ("memory", lambda: _check_memory(pool)),
+        ("memory", lambda: _check_memory(pool, config)),
         ("power", lambda: _power_on(config)),
         ("clock gate", lambda: _open_gate(clock)),
         ("RMII mode", _select_rmii),
@@ -134,16 +134,29 @@ def steps(driver, pool):
     )
 
 
-def _check_memory(pool):
+def _check_memory(pool, config):
+    if _unreachable(pool) and "dma_memory" in config:
+        from barenet.driver import psram
+
+        psram.move(pool, config["dma_memory"])
+    address = _unreachable(pool)
+    if address:
+        where = "in PSRAM" if 0x3F800000 <= address < 0x3FC00000 else "at 0x%08X" % address
+        raise OSError(
+            ENOMEM,
+            "the heap of this firmware is %s, out of the Ethernet DMA's reach (0x3FFAE000 to 0x3FFFFFFF): "
+            "flash the ESP32_GENERIC firmware without SPIRAM, whose heap is internal, or read about dma_memory, which is "
+            "unproven, in docs/driver.md" % where,
+        )
+
+
+def _unreachable(pool):
+    """Returns the address of a ring or frame that the DMA cannot reach, 0 when it reaches all."""
     for buffer in [pool.rx_ring, pool.tx_ring] + pool.frames:
         address = addressof(buffer)
         if not _DMA_LOW <= address <= _DMA_HIGH - fast.FRAME_SIZE or address & 3:
-            where = "in PSRAM" if 0x3F800000 <= address < 0x3FC00000 else "at 0x%08X" % address
-            raise OSError(
-                ENOMEM,
-                "the heap of this firmware is %s, out of the Ethernet DMA's reach (0x3FFAE000 to 0x3FFFFFFF): "
-                "flash the ESP32_GENERIC firmware without SPIRAM, whose heap is internal" % where,
-            )
+            return address
+    return 0
 
 
 def _pins(config, role):

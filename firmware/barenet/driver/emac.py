@@ -109,8 +109,8 @@ class EMAC:
     """A driver (see docs/architecture.md) for the ESP32's EMAC and an RMII PHY.
 
     config: the board file's content as `barenet deploy` leaves it: "phy" {"type", "address", "mode"}, "mdc", "mdio",
-    "ref_clk", "pins", "startup_ms"; "mac" (text) replaces the factory address, "promiscuous" takes every frame. The
-    constructor stops a MAC that an earlier program left running. Raises OSError(EINVAL) for a config that cannot work.
+    "ref_clk", "pins", "startup_ms"; "mac" (text) replaces the factory address, "promiscuous" takes every frame,
+    "dma_memory" says where rings and frames lie when the heap is in PSRAM (psram.py). The constructor stops a MAC that an earlier program left running. Raises OSError(EINVAL) for a config that cannot work.
     """
 
     def __init__(self, config):
@@ -429,6 +429,7 @@ class EMAC:
             "link": self._up,
             "speed": mode >> 1,
             "duplex": "full" if mode & 1 else "half",
+            "memory": "%s (unproven)" % self.board["dma_memory"] if "dma_memory" in self.board else "heap",
             "phy": self.phy.name,
             "phy address": self.phy.address,
             "starved": self.starved,
@@ -450,7 +451,7 @@ def _borrow(name, *arguments):
 
 def _give_back():
     """Forgets the modules that only the start needs, some 10 KB."""
-    for name in ("bring_up", "rmii_clock"):
+    for name in ("bring_up", "rmii_clock", "psram"):
         if sys.modules.pop("barenet.driver." + name, None):
             delattr(package, name)
 
