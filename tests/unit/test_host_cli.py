@@ -23,7 +23,7 @@ def barenet(*arguments, **options):
 def test_the_command_lists_what_there_is():
     result = barenet("--help")
     assert result.exit_code == 0
-    for command in ("boards", "demo", "deploy", "exec", "flash", "monitor", "ports", "repl", "virtual"):
+    for command in ("boards", "demo", "deploy", "doctor", "exec", "flash", "monitor", "ports", "repl", "virtual"):
         assert f"\n  {command} " in result.output
 
 
