@@ -409,7 +409,7 @@ def _show_diagnosis(diagnosis: Any) -> None:
         for name, number, value, fields in diagnosis.phy_registers:
             table.add_row(name, f"PHY {number}", value, fields)
         console.print(table)
-    facts = [f"{name} {value}" for name, value in (diagnosis.phy | diagnosis.status).items() if value != "None"]
+    facts = [f"{name} {value}" for name, value in (diagnosis.status | diagnosis.phy).items() if value not in ("None", "0")]
     console.print(f"\n{diagnosis.board or 'board'}, {diagnosis.state}: {', '.join(facts)}", markup=False)
     for name, text in diagnosis.steps:
         console.print(Text.assemble(f"  {name:16} ", (text, "green" if text == "ok" else "red")))

@@ -361,7 +361,11 @@ def _rows(connection: Connection, program: str) -> list[list[Any]]:
         if "MemoryError" in error.traceback:
             raise BarenetError("the board has too little free memory for the doctor; restart it without a program") from None
         raise
-    rows = [json.loads(line) for line in printed.splitlines() if line.startswith("[")]
+    rows = []
+    for line in printed.splitlines():
+        with contextlib.suppress(ValueError):  # a program's timer may print, too
+            rows.append(json.loads(line))
+    rows = [row for row in rows if isinstance(row, list) and row and isinstance(row[0], str)]
     if ["missing"] in rows:
         raise BarenetError(
             "barenet is not on the board; put it there with 'barenet deploy --board NAME' ('barenet boards' lists them; "
