@@ -6,6 +6,7 @@ import pytest
 from click.testing import CliRunner
 
 from host_tools import cli
+from host_tools import doctor as library
 from host_tools.connection import connect
 from host_tools.doctor import FAULT
 from host_tools.virtual_board import VirtualBoard
@@ -180,29 +181,27 @@ def test_a_board_that_does_not_know_what_it_is(board):
     assert {"wt32_eth01", "lan8720_breakout"} <= set(found["candidates"])
 
 
-def test_a_search_that_finds_nothing(board):
+@pytest.fixture
+def few_inputs(monkeypatch):
+    """A search skips most clock inputs: each without a clock takes a second."""
+    every = library.shapes()
+    few = [shape for shape in every if shape["ref_clk"] != "gpio0_in" or shape["mdc"] == 23 and len(shape["pins"]) == 0]
+    oscillator = [shape for shape in every if any(pin["gpio"] == 16 for pin in shape["pins"])]
+    monkeypatch.setattr(library, "shapes", lambda: oscillator + few)
+
+
+def test_a_search_that_finds_nothing(board, few_inputs):
     board.chip(faults={"phy": False})
     result = doctor(board, "--probe")
     assert result.exit_code == FAULT and "no PHY answers with any board's pins" in result.stdout
     assert "gpio17_out" not in result.stderr, "a clock arrives at GPIO0: no other may be driven"
 
 
-def test_a_board_whose_clock_the_chip_makes_is_found():
+def test_a_board_whose_clock_the_chip_makes_is_found(few_inputs):
     with VirtualBoard(driver="emac", board="olimex_esp32_poe") as other:
         result = doctor(other, "--probe")
         assert result.exit_code == 0 and "address 0, gpio17_out, MDC 23, MDIO 18, GPIO12 power" in result.stdout
         assert "boards that fit: olimex_esp32_poe" in result.stdout
-
-
-def test_a_board_without_barenet(board):
-    code = "import sys\nfor name in list(sys.modules):\n    if name.startswith('barenet'): del sys.modules[name]\nlan = nic = barenet = None\npath = list(sys.path); sys.path[:] = []"
-    board.exec("barenet.stop()")
-    board.exec(code)
-    try:
-        result = doctor(board)
-    finally:
-        board.exec("import sys; sys.path[:] = path")
-    assert result.exit_code == 1 and "barenet deploy --board NAME" in result.stderr
 
 
 def test_contradictory_options():

@@ -10,6 +10,8 @@ import pytest
 from click.testing import CliRunner
 
 from host_tools import boards, cli, doctor
+from host_tools.connection import RemoteError
+from host_tools.errors import BarenetError
 
 
 def ids(*found, **known):
@@ -40,6 +42,37 @@ def test_a_search_tries_every_way_in_which_boards_are_wired_the_harmless_first()
     assert len(shapes) == len(tried)
     inputs = [c["ref_clk"] == "gpio0_in" for c in shapes]
     assert inputs == sorted(inputs, reverse=True) and shapes[-1]["ref_clk"] == "gpio0_out"
+
+
+class Answer:
+    """A connection to a board that prints this."""
+
+    def __init__(self, printed="", traceback=None):
+        self.printed, self.traceback = printed, traceback
+
+    def run(self, code, timeout=10):
+        if self.traceback:
+            raise RemoteError(self.traceback)
+        return self.printed
+
+
+@pytest.mark.parametrize(
+    "board, text",
+    [
+        (Answer('["missing"]\n'), "barenet deploy --board NAME"),
+        (Answer('["refused", "which board is this? There is no board.json: …"]\n'), "search for its PHY with --probe"),
+        (Answer('["unable", "this LAN has no MAC"]\n'), "a board with the chip's driver is needed"),
+        (Answer(traceback="Traceback:\nMemoryError: memory allocation failed"), "too little free memory"),
+    ],
+)
+def test_a_board_that_cannot_be_examined_is_no_finding_but_an_error_with_advice(board, text):
+    with pytest.raises(BarenetError, match=text):
+        doctor.examine(board)
+
+
+def test_what_a_program_prints_in_between_is_passed_over():
+    found = doctor.examine(Answer('["state", "up", "x"]\n[1, 2]\n[half a line\n42\n["finding", "a", "b"]\n'))
+    assert found.findings == [("a", "b")] and not found.healthy and found.board == "x"
 
 
 @pytest.fixture
