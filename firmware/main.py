@@ -6,7 +6,8 @@ import barenet
 # Collecting early keeps what lives long together: otherwise it ends up scattered among garbage, and no large buffer fits between.
 gc.threshold(16384)
 try:
-    nic = lan = barenet.up()
+    nic = lan = barenet.LAN()  # for lan.doctor(), should it not come up
+    barenet.up()
     if lan.isconnected():
         print("barenet: %s is up at %s" % (lan.config("board"), lan.ifconfig()[0]))
     elif lan.stack.link_up:

@@ -75,7 +75,7 @@ for _ in range(5): look()
 gc.collect(); print(low[-1], before - gc.mem_free())
 """
     lowest, lost = map(int, board.exec(code, 40).split())
-    assert lowest > 16 * 1024 and lost < 512
+    assert lowest > 8 * 1024 and lost < 512
 
 
 def test_connections_survive_the_look(board):
@@ -93,6 +93,13 @@ def test_after_a_failed_start_it_names_the_cause_and_the_lan_starts_once_that_is
     board.chip(faults={"clock": True})
     board.exec("lan.active(True); lan.wait(10)", 20)
     assert up(board) == ["True", "True"]
+
+
+def test_at_the_prompt_of_a_board_whose_lan_did_not_come_up():
+    with VirtualBoard(driver="emac", before=lambda board: board.chip(faults={"clock": False})) as board:
+        lines = board.exec("lan.doctor()", 40).splitlines()
+        assert any(line.startswith("finding       the step “MAC reset” fails no RMII clock") for line in lines)
+        assert lines[-1] == "findings: 2"
 
 
 def test_without_a_mac_it_says_so():

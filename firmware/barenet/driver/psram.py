@@ -6,6 +6,7 @@ nothing under a running DMA. Unproven: nobody has tried this on a chip.
 """
 
 from errno import EINVAL, ENOMEM
+from hashlib import sha256
 from time import sleep_ms
 
 from barenet import fast
@@ -35,9 +36,9 @@ def move(pool, source):
     if count * (fast.FRAME_SIZE + DESCRIPTOR_WORDS * 4) > _END - _START:
         raise OSError(ENOMEM, "dma_memory: there is room for 16 frames, receive and transmit together")
     memory = bytearray_at(_START, _END - _START)
-    before = bytes(memory)
+    before = sha256(memory).digest()
     sleep_ms(_QUIET_MS)
-    if memory != before:
+    if sha256(memory).digest() != before:
         raise OSError(ENOMEM, "dma_memory: somebody writes to 0x%08X, so this firmware uses it: leave the option out" % _START)
     at = _ring(pool, "rx_ring", fast.O_RX_RING, pool.receive, _START)
     at = _ring(pool, "tx_ring", fast.O_TX_RING, pool.transmit, at)
