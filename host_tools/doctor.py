@@ -26,7 +26,7 @@ _NO_MAC = "{}; a board with the chip's driver is needed (virtual: --driver emac)
 _SILENCE = 40  # seconds; the board's own waits are shorter
 
 _EXAMINE = """
-import sys, json, gc
+import json, gc, errno
 def report(*row): print(json.dumps(row))
 try:
     import barenet
@@ -42,13 +42,16 @@ else:
         try:
             lan.doctor(report)
         except OSError as e:
-            report("unable", str(e.args[-1]))
+            if e.args[0] == errno.ENODEV:
+                report("unable", str(e.args[-1]))
+            else:
+                report("finding", "the examination breaks off", str(e.args[-1]))
     gc.collect()
 """
 
 # The LAN is taken down for this. Its frames serve, because there is no room for more.
 _BORROW = """
-import sys, json, gc
+import json, gc
 config = json.loads({config!r})
 def report(*row): print(json.dumps(row))
 try:

@@ -452,6 +452,28 @@ def test_a_clock_that_stops_in_the_middle_of_a_reset():
         b.chip.faults.clock = True
 
 
+@pytest.mark.parametrize("fault, symptom", [("clock", "the PHY has vanished"), ("phy", "the PHY has vanished"), ("cable", "no energy")])
+def test_what_fails_during_the_trial_is_in_its_report(fault, symptom):
+    with board() as b:
+        process = b.start(WALK % 1500, heap=HEAP)
+        b.wait(lambda: b.chip.advance() and b.chip.emac.frames_out >= 2 and b.chip.phy.link, 10)
+        setattr(b.chip.faults, fault, False)
+        output, _ = process.communicate(timeout=30)
+        assert process.returncode == 0, output
+        assert Report(output).cause(symptom) and not b.chip.emac.receiving
+
+
+@pytest.mark.parametrize("fault", ["clock", "phy"])
+def test_what_fails_in_the_middle_of_the_loopbacks_is_in_the_report(fault):
+    with board() as b:
+        process = b.start(WALK % 50, heap=HEAP)
+        b.wait(lambda: b.chip.emac._resets >= 5, 10)
+        setattr(b.chip.faults, fault, False)
+        output, _ = process.communicate(timeout=60)
+        assert process.returncode == 0, output
+        assert Report(output).findings and not b.chip.emac.receiving
+
+
 # After a program's end.
 
 

@@ -3,12 +3,14 @@
 import contextlib
 import os
 import pty
+import re
 import threading
 import tty
 
 import pytest
 from click.testing import CliRunner
 
+import host_tools
 from host_tools import boards, cli, doctor
 from host_tools.connection import RemoteError
 from host_tools.errors import BarenetError
@@ -42,6 +44,20 @@ def test_a_search_tries_every_way_in_which_boards_are_wired_the_harmless_first()
     assert len(shapes) == len(tried)
     inputs = [c["ref_clk"] == "gpio0_in" for c in shapes]
     assert inputs == sorted(inputs, reverse=True) and shapes[-1]["ref_clk"] == "gpio0_out"
+
+
+def test_the_table_of_symptoms_in_the_documents_quotes_what_the_doctor_says():
+    def plain(text):
+        return re.sub(r"%\w|\d+", "#", text)
+
+    driver = (host_tools.ROOT / "firmware" / "barenet" / "driver").glob("*.py")
+    said = plain(" ".join(path.read_text() for path in driver) + doctor.IN_ROM_LOADER)
+    table = (host_tools.ROOT / "docs" / "driver.md").read_text().partition("| symptom |")[2].partition("\n\n")[0]
+    quotes = re.findall(r"\*(.+?)\*", table)
+    assert len(quotes) > 35
+    for quote in quotes:
+        for part in plain(quote).split("…"):
+            assert part.strip() in said, quote
 
 
 class Answer:

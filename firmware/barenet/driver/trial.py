@@ -57,8 +57,11 @@ def run(driver, pool, report, found, seen, link_ms, listen_ms):
     _poll_until(driver, driver.link, link_ms)
     report("step", "link", "ok" if driver.link() else "down")
     if driver.link():
-        _listen(driver, pool, seen, listen_ms)
-        _send_one(driver, pool, seen)
+        text = _try(lambda: _listen(driver, pool, seen, listen_ms))
+        if text == "ok":
+            _send_one(driver, pool, seen)
+        else:
+            found.append(["listening breaks off", text])
     return True
 
 
