@@ -11,7 +11,7 @@ import pytest
 from click.testing import CliRunner
 
 import host_tools
-from host_tools import boards, cli, doctor
+from host_tools import boards, cli, connection, doctor
 from host_tools.connection import RemoteError
 from host_tools.errors import BarenetError
 
@@ -92,8 +92,9 @@ def test_what_a_program_prints_in_between_is_passed_over():
 
 
 @pytest.fixture
-def line():
+def line(monkeypatch):
     """A serial line whose other end is `talk`, called with what arrives."""
+    monkeypatch.setattr(connection, "_ANSWER", 1)
     with contextlib.ExitStack() as stack:
 
         def start(talk):

@@ -110,7 +110,8 @@ class EMAC:
 
     config: the board file's content as `barenet deploy` leaves it: "phy" {"type", "address", "mode"}, "mdc", "mdio",
     "ref_clk", "pins", "startup_ms"; "mac" (text) replaces the factory address, "promiscuous" takes every frame,
-    "dma_memory" says where rings and frames lie when the heap is in PSRAM (psram.py). The constructor stops a MAC that an earlier program left running. Raises OSError(EINVAL) for a config that cannot work.
+    "dma_memory" says where rings and frames lie when the heap is in PSRAM (psram.py). The constructor stops a MAC that
+    an earlier program left running (left_running). Raises OSError(EINVAL) for a config that cannot work.
     """
 
     def __init__(self, config):
@@ -429,7 +430,7 @@ class EMAC:
             "link": self._up,
             "speed": mode >> 1,
             "duplex": "full" if mode & 1 else "half",
-            "memory": "%s (unproven)" % self.board["dma_memory"] if "dma_memory" in self.board else "heap",
+            "memory": getattr(self.pool, "memory", "heap"),
             "phy": self.phy.name,
             "phy address": self.phy.address,
             "starved": self.starved,

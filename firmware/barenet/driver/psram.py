@@ -45,6 +45,7 @@ def move(pool, source):
     for i in range(count):
         pool.frames[i] = memoryview(bytearray_at(at, fast.FRAME_SIZE))
         at += fast.FRAME_SIZE
+    pool.memory = source + " (unproven)"
 
 
 def _ring(pool, name, index, count, at):
