@@ -1,5 +1,5 @@
-"""The driver's bring-up, step by step as the fact sheet of the chip numbers them: what is written, in which order, and
-what is read back. One start is recorded for a clock that comes in at GPIO0, and one for the APLL's out at GPIO17.
+"""The driver's bring-up, step by step: what is written, in which order, and what is read back. One start is recorded
+for a clock that comes in at GPIO0, and one for the APLL's out at GPIO17.
 """
 
 import json
