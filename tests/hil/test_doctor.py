@@ -66,16 +66,18 @@ def test_it_prints_steps_registers_and_verdict_at_the_prompt(board):
 def test_it_fits_beside_a_running_stack_and_gives_its_memory_back(board):
     code = """
 import gc
-from barenet import stack
-def look(): return lan.doctor(lambda *row: low.append(gc.mem_free()) if gc.mem_free() < low[-1] else None)
 low = [1 << 30]
+def note(*row):
+    gc.collect()
+    low[0] = min(low[0], gc.mem_free())
+def look(): lan.doctor(note)
 look()
 gc.collect(); before = gc.mem_free()
 free = []
 for _ in range(8):
     look()
     gc.collect(); free.append(gc.mem_free())
-print(low[-1], before - max(free[4:]))
+print(low[0], before - max(free[4:]))
 """
     # The collector may take a word on the stack for a pointer, so not every look gives all back.
     lowest, lost = map(int, board.exec(code, 40).split())
