@@ -198,3 +198,14 @@ class IP:
         handler = self.errors.get(packet[9])
         if handler is not None:
             handler(EHOSTUNREACH, bytes(packet[16:20]), bytes(packet[HEADER : HEADER + 8]), now)
+
+
+def parse_address(text):
+    """Return the 4 bytes of a dotted quad such as "192.168.1.2", or None when `text` is none."""
+    parts = text.split(".")
+    if len(parts) != 4:
+        return None
+    for part in parts:
+        if not part.isdigit() or len(part) > 3 or int(part) > 255:
+            return None
+    return bytes(int(part) for part in parts)

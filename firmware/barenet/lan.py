@@ -4,8 +4,7 @@ import json
 
 from barenet import ticks
 from barenet.errors import EINVAL
-from barenet.ip import ANY
-from barenet.resolver import parse_address
+from barenet.ip import ANY, parse_address
 from barenet.stack import Stack
 from micropython import const
 
@@ -151,7 +150,7 @@ class LAN:
         """Returns (address, netmask, gateway, dns) as text; with such a tuple, or "dhcp", sets it."""
         ip = self.stack.ip
         if config is None:
-            dns = self.stack.resolver.servers
+            dns = self.stack.dns
             return (text(ip.address), text(ip.netmask), text(ip.gateway), text(dns[0]) if dns else "0.0.0.0")
         if config == "dhcp":
             self._set_network("dhcp")
@@ -175,7 +174,7 @@ class LAN:
             if name == "has_dhcp4":
                 return self.stack.dhcp.lease is not None
             if name == "dns":
-                return [text(a) for a in self.stack.resolver.servers]
+                return [text(a) for a in self.stack.dns]
             raise ValueError("unknown config param: %s" % name)
         now = self.ifconfig()
         network = None if self._network == "dhcp" else dict(self._network)

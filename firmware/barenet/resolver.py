@@ -13,7 +13,7 @@ outside of the answer is asked for again.
 import os
 
 from barenet import ticks
-from barenet.ip import ANY
+from barenet.ip import ANY, parse_address
 from micropython import const
 
 EAI_FAIL = const(-202)
@@ -298,17 +298,6 @@ class Resolver:
             for name in cache:
                 if ticks.reached(now, cache[name][1]):
                     expired = name
-
-
-def parse_address(text):
-    """Return the 4 bytes of a dotted quad such as "192.168.1.2", or None when `text` is none."""
-    parts = text.split(".")
-    if len(parts) != 4:
-        return None
-    for part in parts:
-        if not part.isdigit() or len(part) > 3 or int(part) > 255:
-            return None
-    return bytes(int(part) for part in parts)
 
 
 def encode_name(name):

@@ -45,9 +45,8 @@ from barenet.fast import (
     SYN_SENT,
     TIME_WAIT,
 )
-from barenet.ip import ANY
+from barenet.ip import ANY, parse_address
 from barenet.lan import text
-from barenet.resolver import parse_address
 from barenet.stack import current
 from barenet.tcp import BUFFER
 from barenet.tcp.connection import KEEP_COUNT

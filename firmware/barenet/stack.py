@@ -1,17 +1,16 @@
 """All layers of one interface, built and run: the only module that knows every one of them."""
 
 import gc
+import sys
 import time
 
 from barenet import fast, ticks
 from barenet.arp import ARP
-from barenet.dhcp import Client
 from barenet.errors import EAGAIN, ENETDOWN
 from barenet.ethernet import Ethernet
 from barenet.icmp import ICMP
 from barenet.ip import ANY, IP
 from barenet.pool import Pool
-from barenet.resolver import Resolver
 from barenet.tcp import TCP
 from barenet.udp import UDP
 from micropython import const
@@ -19,6 +18,7 @@ from micropython import const
 _FRAMES_A_POLL = const(64)  # a flood must not keep the program from running
 _ROUNDS_A_POLL = const(8)
 _RELEASE_MS = const(300)
+_LOAD_AGAIN_MS = const(1000)
 _SLOW_MS = const(50)  # how often timers of a second or more are looked at
 
 _running = None
@@ -52,8 +52,12 @@ class Stack:
         self.udp = UDP(self.ip)
         self.tcp = TCP(self.ip)
         self.ip.unreachable = self.udp.unreachable = self.icmp.unreachable
-        self.resolver = Resolver(self.udp)
-        self.dhcp = Client(self.udp, driver.mac, hostname, self._configured)
+        self.dns = []
+        self._hostname = hostname
+        self._resolver = None
+        self._dhcp = None
+        self._dhcp_state = None  # the client's attributes while it is unloaded
+        self._dhcp_at = None  # when it must be loaded again
         self.observer = None
         self.link_up = False
         self.on_link = None
@@ -63,6 +67,52 @@ class Stack:
         self._entered = False
         self._slow_at = 0
         self._seen = 0
+
+    @property
+    def resolver(self):
+        """The resolver, which is loaded when it is asked for the first time."""
+        if self._resolver is None:
+            from barenet.resolver import Resolver
+
+            resolver = Resolver(self.udp)
+            resolver.servers = self.dns
+            self._resolver = resolver
+        return self._resolver
+
+    @property
+    def dhcp(self):
+        """The DHCP client. While a lease needs no attention only its attributes stay in memory; this loads the rest again."""
+        client = self._dhcp
+        if client is None:
+            from barenet.dhcp import Client, Lease
+
+            client = Client(self.udp, self.driver.mac, self._hostname, self._configured)
+            if self._dhcp_state is not None:
+                state, lease = self._dhcp_state
+                for name in state:
+                    setattr(client, name, state[name])
+                if lease is not None:
+                    client.lease = Lease(None, None)
+                    for name in lease:
+                        setattr(client.lease, name, lease[name])
+                for port in self.udp.ports:
+                    if self.udp.ports[port] is None:
+                        self.udp.ports[port] = client
+                self._dhcp_state = None
+            self._dhcp = client
+        return client
+
+    def _unload_dhcp(self):
+        client = self._dhcp
+        state = dict(client.__dict__)
+        lease = state.pop("lease")
+        self._dhcp_state = (state, lease and dict(lease.__dict__))
+        for port in self.udp.ports:
+            if self.udp.ports[port] is client:
+                self.udp.ports[port] = None  # taken, though nobody listens
+        self._dhcp = None
+        del sys.modules["barenet.dhcp"]
+        del sys.modules["barenet"].dhcp
 
     def start(self):
         """Starts the driver and makes this the running stack. Raises OSError when the driver cannot start."""
@@ -85,6 +135,8 @@ class Stack:
 
     def stop_dhcp(self):
         """Gives the lease back and stops the DHCP client. Waits a little for the server's MAC address, which the farewell needs."""
+        if self._dhcp is None and self._dhcp_state is None:
+            return
         lease = self.dhcp.lease
         hop = None if lease is None else self.ip.next_hop(lease.server)
         if hop is not None:
@@ -137,8 +189,10 @@ class Stack:
         if self.ip.address != ANY and self.ip.address != address:
             self.tcp.abort_all(self.now())  # their packets would carry an address that is ours no longer
         self.ip.configure(address, netmask, gateway)
-        self.resolver.flush()
-        self.resolver.servers = dns
+        self.dns = dns
+        if self._resolver is not None:
+            self._resolver.flush()
+            self._resolver.servers = dns
         if address != ANY and self.link_up:
             self.arp.announce(self.now())
 
@@ -169,7 +223,7 @@ class Stack:
             "udp": self.udp.drops,
             "tcp": self._tcp_drops(),
             "dhcp": self.dhcp.drops,
-            "resolver": self.resolver.drops,
+            "resolver": self._resolver.drops if self._resolver else {},
         }
 
     def _with(self, drops, name, word):
@@ -233,14 +287,23 @@ class Stack:
         if up != self.link_up:
             self.link_up = up
             self.arp.flush()
-            self.dhcp.link_changed(up, now)
+            if self._dhcp is not None or self._dhcp_state is not None:
+                self.dhcp.link_changed(up, now)
             if up and self.ip.address != ANY:
                 self.arp.announce(now)
             if self.on_link is not None:
                 self.on_link(up)
         self.arp.poll(now)
-        self.dhcp.poll(now)
-        self.resolver.poll(now)
+        if self._dhcp is not None or (self._dhcp_at is not None and ticks.reached(now, self._dhcp_at)):
+            self._poll_dhcp(now)
+        if self._resolver is not None:
+            self._resolver.poll(now)
+
+    def _poll_dhcp(self, now):
+        self._dhcp_at = ticks.add(now, _LOAD_AGAIN_MS)  # in case that there is no memory to load it
+        self._dhcp_at = self.dhcp.poll(now)
+        if self.dhcp.state in ("STOPPED", "BOUND"):
+            self._unload_dhcp()
 
     def _configured(self, lease):
         if lease is None:
