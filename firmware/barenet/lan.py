@@ -1,10 +1,9 @@
 """LAN: the interface as a program sees it, in the shape of MicroPython's network.LAN."""
 
-import json
+import sys
 
 from barenet import ticks
-from barenet.errors import EINVAL
-from barenet.ip import ANY, parse_address
+from barenet.ip import ANY
 from barenet.stack import Stack
 from micropython import const
 
@@ -25,51 +24,15 @@ def text(address):
     return "%d.%d.%d.%d" % tuple(address)
 
 
-def address(dotted):
-    """Returns dotted text as an IPv4 address of 4 bytes. Raises ValueError when it is none."""
-    packed = parse_address(dotted)
-    if packed is None:
-        raise ValueError("not an IPv4 address: %s" % dotted)
-    return packed
+def _settings(name, *args, **options):
+    # Runs a function of settings.py, which stays in memory only meanwhile. One may come here from within another.
+    from barenet import settings
 
-
-def netmask(bits):
-    """Returns the netmask of a prefix of `bits` bits as 4 bytes."""
-    if not 0 <= bits <= 32:
-        raise ValueError("a prefix has 0 to 32 bits")
-    return (0xFFFFFFFF << (32 - bits) & 0xFFFFFFFF).to_bytes(4, "big")
-
-
-def board():
-    """Returns the board file's content that `barenet deploy` left on the board, {} when there is none.
-
-    Raises OSError(EINVAL) when it cannot be read as JSON.
-    """
     try:
-        with open(BOARD_FILE) as f:
-            config = json.load(f)
-    except OSError:
-        return {}
-    except ValueError:
-        config = None
-    if not isinstance(config, dict):
-        raise OSError(EINVAL, BOARD_FILE + " is damaged: deploy the board file again")
-    return config
-
-
-def _driver(config):
-    name = config.get("driver")
-    if name == "tap":
-        from barenet.driver.tap import TAP
-
-        return TAP(config)
-    if name == "emac":
-        from barenet.driver.emac import EMAC
-
-        return EMAC(config)
-    if name is None:
-        raise OSError(EINVAL, "which board is this? There is no board.json: run `barenet deploy --board NAME`, or pass LAN(board={…})")
-    raise OSError(EINVAL, "unknown driver in the board file: %s" % name)
+        return getattr(settings, name)(*args, **options)
+    finally:
+        if sys.modules.pop("barenet.settings", None):
+            del sys.modules["barenet"].settings
 
 
 class LAN:
@@ -92,19 +55,16 @@ class LAN:
         if self._made:
             return
         try:
-            config = dict(globals()["board"]() if board is None else board)
-            config.update(options)
-            self._build(config)
+            self._build(*_settings("read", BOARD_FILE, board, options))
         except Exception:
             LAN._one = None
             raise
 
-    def _build(self, config):
-        _check(config)
+    def _build(self, config, driver):
         self._config = config
         self._network = config.get("network", "dhcp")
-        self.driver = _driver(config)
-        self.stack = Stack(self.driver, config.get("receive", 8), config.get("transmit", 4), config.get("hostname", "barenet"))
+        self.driver = driver
+        self.stack = Stack(driver, config.get("receive", 8), config.get("transmit", 4), config.get("hostname", "barenet"))
         self._active = False
         self._timer = None
         self._made = True
@@ -152,75 +112,15 @@ class LAN:
         if config is None:
             dns = self.stack.dns
             return (text(ip.address), text(ip.netmask), text(ip.gateway), text(dns[0]) if dns else "0.0.0.0")
-        if config == "dhcp":
-            self._set_network("dhcp")
-            return None
-        ip_text, mask, gw, dns = config
-        bits = sum(bin(b).count("1") for b in address(mask))
-        if netmask(bits) != address(mask):
-            raise ValueError("not a netmask: %s" % mask)
-        self._set_network({"ip": "%s/%d" % (ip_text, bits), "gw": gw, "dns": dns})
+        _settings("ifconfig", self, config)
 
     def ipconfig(self, name=None, **settings):
         """ipconfig("addr4") → (address, netmask), ("gw4"), ("dhcp4"), ("has_dhcp4"), ("dns"); with keywords, sets addr4, gw4, dhcp4 or dns."""
-        ip = self.stack.ip
-        if name is not None:
-            if name == "addr4":
-                return (text(ip.address), text(ip.netmask))
-            if name == "gw4":
-                return text(ip.gateway)
-            if name == "dhcp4":
-                return self._network == "dhcp"
-            if name == "has_dhcp4":
-                return self.stack.dhcp.lease is not None
-            if name == "dns":
-                return [text(a) for a in self.stack.dns]
-            raise ValueError("unknown config param: %s" % name)
-        now = self.ifconfig()
-        network = None if self._network == "dhcp" else dict(self._network)
-        for key, value in settings.items():
-            if key == "dhcp4":
-                network = None if value else network or {"ip": "0.0.0.0/0"}
-                continue
-            if network is None:
-                network = {"ip": "%s/%d" % (now[0], sum(bin(b).count("1") for b in ip.netmask)), "gw": now[2], "dns": now[3]}
-            if key == "addr4":
-                if isinstance(value, tuple):
-                    value = "%s/%d" % (value[0], sum(bin(b).count("1") for b in address(value[1])))
-                elif "/" not in value:
-                    value += "/24"
-                network["ip"] = value
-            elif key == "gw4":
-                network["gw"] = value
-            elif key == "dns":
-                network["dns"] = value
-            else:
-                raise ValueError("unknown config param: %s" % key)
-        self._set_network("dhcp" if network is None else network)
+        return _settings("ipconfig", self, name, **settings)
 
     def config(self, name=None, **settings):
         """config("mac"), ("ifname"), ("hostname"), ("board"); with keywords sets mac=b'6 bytes' or hostname= while the interface is down."""
-        if name == "mac":
-            return self.driver.mac
-        if name == "ifname":
-            return "en0"
-        if name == "hostname":
-            return self.stack.dhcp.hostname
-        if name == "board":
-            return self._config.get("board")
-        if name is not None or not settings:
-            raise ValueError("unknown config param: %s" % name)
-        if self._active:
-            raise OSError(EINVAL, "active(False) first")
-        for key, value in settings.items():
-            if key == "hostname":
-                self.stack.dhcp.hostname = value
-            elif key == "mac":
-                if len(value) != 6 or value[0] & 1:
-                    raise ValueError("a MAC address has 6 bytes and bit 0 of the first is 0")
-                self.driver.mac = self.stack.link.mac = self.stack.dhcp.mac = bytes(value)
-            else:
-                raise ValueError("unknown config param: %s" % key)
+        return _settings("config", self, name, **settings)
 
     def wait(self, seconds=15):
         """Waits until the interface is connected and has an address, at most `seconds`. Returns isconnected()."""
@@ -233,24 +133,7 @@ class LAN:
 
     def ping(self, host, count=4, timeout=1, size=56):
         """Sends `count` echo requests to a host (name or address); returns a list of round-trip times in ms, None for each that was lost."""
-        from barenet import socket
-
-        stack = self.stack
-        target = socket.getaddrinfo(host, 0)[0][4][0]
-        times = []
-        for _ in range(count):
-            stack.enter()
-            try:
-                echo = stack.icmp.echo(address(target), stack.now(), size)
-            finally:
-                stack.leave()
-            end = ticks.add(stack.now(), int(timeout * 1000))
-            while echo.time is None and echo.error is None and not ticks.reached(stack.now(), end):
-                stack.poll()
-                stack.wait(10)
-            stack.icmp.forget(echo)
-            times.append(echo.time)
-        return times
+        return _settings("ping", self.stack, host, count, timeout, size)
 
     def doctor(self, report=None):
         """Examines the hardware and prints each step, register and fault with its cause; up or down, the interface stays as it is.
@@ -267,23 +150,25 @@ class LAN:
 
     def _set_network(self, network):
         if network != "dhcp":
-            _parse(network)
+            _settings("parse", network)
         self._network = network
         if self._active:
             self._apply_network()
 
     def _apply_network(self):
         stack = self.stack
+        fixed = None
         if self._network != "dhcp":
+            fixed = _settings("parse", self._network)
             stack.stop_dhcp()
         stack.enter()
         try:
-            if self._network == "dhcp":
+            if fixed is None:
                 if stack.dhcp.state == "STOPPED":
                     stack.configure(ANY, ANY, ANY, [])  # a fixed address that was set before is not the lease's
                 stack.dhcp.start(stack.now())
             else:
-                stack.configure(*_parse(self._network))
+                stack.configure(*fixed)
         finally:
             stack.leave()
 
@@ -300,31 +185,3 @@ class LAN:
         if self._timer is not None:
             self._timer.deinit()
             self._timer = None
-
-
-def _check(config):
-    """Raises OSError(EINVAL) for a board file with which active(True) would fail for lack of an address."""
-    network = config.get("network", "dhcp")
-    if network != "dhcp":
-        try:
-            _parse(network)
-        except (AttributeError, KeyError, TypeError, ValueError) as e:
-            raise OSError(EINVAL, 'wrong network in the board file (%s): it is "dhcp" or {"ip": "10.0.0.2/24", "gw": …, "dns": …}' % e)
-    mac = config.get("mac")
-    if mac is not None:
-        try:
-            octets = bytes(int(x, 16) for x in mac.split(":"))
-        except (AttributeError, ValueError):
-            octets = b""
-        if len(octets) != 6 or octets[0] & 1:
-            raise OSError(EINVAL, "wrong mac in the board file: %s is no address of one interface such as 02:00:00:00:00:01" % mac)
-
-
-def _parse(network):
-    """Returns (address, netmask, gateway, dns list) of {"ip": "a.b.c.d/bits", "gw": …, "dns": …}. Raises ValueError."""
-    ip, _, bits = network["ip"].partition("/")
-    gw = network.get("gw") or "0.0.0.0"
-    dns = network.get("dns") or []
-    if isinstance(dns, str):
-        dns = [dns]
-    return address(ip), netmask(int(bits or "24")), address(gw), [address(d) for d in dns if d != "0.0.0.0"]

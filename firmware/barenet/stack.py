@@ -111,8 +111,8 @@ class Stack:
             if self.udp.ports[port] is client:
                 self.udp.ports[port] = None  # taken, though nobody listens
         self._dhcp = None
-        del sys.modules["barenet.dhcp"]
-        del sys.modules["barenet"].dhcp
+        if sys.modules.pop("barenet.dhcp", None):
+            del sys.modules["barenet"].dhcp
 
     def start(self):
         """Starts the driver and makes this the running stack. Raises OSError when the driver cannot start."""
