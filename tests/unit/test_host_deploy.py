@@ -91,7 +91,7 @@ def test_compiling_keeps_the_starters_and_makes_mpy_6_3_of_the_rest():
     assert compiled["boot.py"] == b"pass\n"
     content = compiled["barenet/f.mpy"]
     assert content[:3] == bytes([ord("M"), 6, 10 << 2 | 3])
-    assert b"barenet/f.py" in content
+    assert b"barenet/f.mpy" in content
 
 
 def test_the_whole_firmware_compiles_for_the_esp32():
