@@ -11,9 +11,7 @@ OSError(ETIMEDOUT). Reading and writing into buffers allocates nothing.
 """
 
 import io
-import struct
 
-import micropython
 from barenet import fast, ticks
 from barenet.errors import (
     EADDRINUSE,
@@ -27,7 +25,6 @@ from barenet.errors import (
     EINVAL,
     EISCONN,
     ENOBUFS,
-    ENOPROTOOPT,
     ENOTCONN,
     EOPNOTSUPP,
     EPIPE,
@@ -49,8 +46,6 @@ from barenet.ip import ANY, parse_address
 from barenet.lan import text
 from barenet.stack import current
 from barenet.tcp import BUFFER
-from barenet.tcp.connection import KEEP_COUNT
-from barenet.tcp.states import NAMES
 from micropython import const
 
 # The numbers are lwIP's, which stock firmware shows.
@@ -95,7 +90,6 @@ _ERR = const(0x08)
 _HUP = const(0x10)
 _NVAL = const(0x20)
 
-_CALLBACK = const(20)  # MicroPython's SOL_SOCKET option for a function that is called when the socket becomes readable
 _BACKLOG = const(2)  # each connection that waits has its buffers already
 _NAP = const(20)  # ms between looks: timers run in between, arriving frames end it early
 _LONGEST = const(0x1FFFFFFF)  # ms, what ticks can compare
@@ -103,25 +97,10 @@ _RESOLVE = const(30_000)  # ms; the resolver's own tries end well before that
 _RING_FULL = const(5_000)  # ms that a datagram waits for a free transmit descriptor when the socket has no timeout
 _LINE = const(128)
 _PROTOCOLS = {SOCK_STREAM: IPPROTO_TCP, SOCK_DGRAM: IPPROTO_UDP}
+_REUSE = const(SOL_SOCKET << 16 | SO_REUSEADDR)
 _BUFFERS = (bytes, bytearray, memoryview)
 
-# Options that are kept until there is a connection to set them on: level << 16 | option → default.
-_NO_LINGER = const(-1)
-_OPTIONS = {
-    SOL_SOCKET << 16 | SO_REUSEADDR: 0,
-    SOL_SOCKET << 16 | SO_KEEPALIVE: 0,
-    SOL_SOCKET << 16 | SO_BROADCAST: 0,
-    SOL_SOCKET << 16 | SO_LINGER: _NO_LINGER,
-    SOL_SOCKET << 16 | SO_SNDBUF: BUFFER,
-    SOL_SOCKET << 16 | SO_RCVBUF: BUFFER,
-    IPPROTO_TCP << 16 | TCP_NODELAY: 0,
-    IPPROTO_TCP << 16 | TCP_KEEPIDLE: 7200,
-    IPPROTO_TCP << 16 | TCP_KEEPINTVL: 75,
-    IPPROTO_TCP << 16 | TCP_KEEPCNT: KEEP_COUNT,
-}
-
 _open = []  # by descriptor, the socket; None where it is free
-_watched = []  # sockets with a callback for readability
 
 
 def _opened(connection):
@@ -182,10 +161,6 @@ def _room(buffer, n):
     if size:
         buffer[0] = buffer[0]
     return size if n < 0 or n > size else n
-
-
-def _number(value):
-    return value if isinstance(value, int) else struct.unpack("<i", value)[0]
 
 
 def _until(stack, ready, what, timeout):
@@ -290,29 +265,6 @@ def _only_inet(af):
         raise OSError(EAFNOSUPPORT, "this stack speaks IPv4 only")
 
 
-def _notify():
-    # Runs after each poll. A callback that has not run yet is not scheduled again; one that leaves data unread is
-    # called again.
-    for s in _watched:
-        if not s._called and s._events() & _RD:
-            try:
-                micropython.schedule(_call, s)
-                s._called = True
-            except RuntimeError:
-                return  # the queue is full: the next poll tries again
-
-
-def _call(s):
-    s._called = False
-    try:
-        s._stack.enter()
-    except OSError:
-        return  # this interrupts a socket call: the next poll tries again
-    s._stack.leave()
-    if s._callback is not None:
-        s._callback(s)
-
-
 class socket(io.IOBase):
     """One end of a communication, with the methods of MicroPython's socket objects.
 
@@ -401,7 +353,7 @@ class socket(io.IOBase):
         stack = self._stack
         stack.enter()
         try:
-            self._listener = stack.tcp.listen(port, backlog, host, self._option(SO_RCVBUF), self._option(SO_SNDBUF))
+            self._listener = stack.tcp.listen(port, backlog, host, self._size(SO_RCVBUF), self._size(SO_SNDBUF))
             self._local = (host, self._listener.port)
             self._connection = None
         finally:
@@ -509,7 +461,7 @@ class socket(io.IOBase):
         if self._descriptor < 0:
             return
         connection = self._connection
-        linger = self._option(SO_LINGER)
+        linger = self._options.get(SOL_SOCKET << 16 | SO_LINGER, -1)
         try:
             if linger > 0 and self._send_ms != 0:
                 self._linger(connection, linger * 1000)
@@ -533,7 +485,10 @@ class socket(io.IOBase):
         try:
             _open[self._descriptor] = None
             self._descriptor = -1
-            self._watch(None)
+            if self._callback is not None:
+                from barenet import options
+
+                options.watch(self, None)
             if connection is not None:
                 if linger == 0:
                     connection.linger = 0
@@ -542,8 +497,11 @@ class socket(io.IOBase):
                 self._listener.close(stack.now())
             if self._endpoint is not None:
                 self._endpoint.close()
-                while self._groups:
-                    self._leave(self._groups[0])
+                if self._groups:
+                    from barenet import options
+
+                    while self._groups:
+                        options.leave(self, self._groups[0])
         finally:
             stack.leave()
 
@@ -802,31 +760,12 @@ class socket(io.IOBase):
         Raises OSError(ENOPROTOOPT) for any other.
         """
         self._check()
-        key = level << 16 | option
-        if key == SOL_SOCKET << 16 | _CALLBACK:
-            self._watch(value)
-        elif key == SOL_SOCKET << 16 | SO_BINDTODEVICE:
-            pass
-        elif key == SOL_SOCKET << 16 | SO_LINGER:
-            on, seconds = value if isinstance(value, tuple) else struct.unpack("<ii", value)
-            self._options[key] = min(max(seconds, 0), _LONGEST // 1000) if on else _NO_LINGER
-        elif key == SOL_SOCKET << 16 | SO_SNDTIMEO:
-            self._send_ms = _number(value) or -1
-        elif key == SOL_SOCKET << 16 | SO_RCVTIMEO:
-            self._receive_ms = _number(value) or -1
-        elif level == IPPROTO_IP and option in (IP_ADD_MEMBERSHIP, IP_DROP_MEMBERSHIP):
-            self._member(option == IP_ADD_MEMBERSHIP, bytes(value))
-        elif key in _OPTIONS:
-            self._options[key] = _number(value)
-            if option in (SO_SNDBUF, SO_RCVBUF) and self._connection is not None and self._connection.remote is None:
-                self._create()
-            self._stack.enter()
-            try:
-                self._configure()
-            finally:
-                self._stack.leave()
-        else:
-            raise OSError(ENOPROTOOPT)
+        if option == SO_REUSEADDR and level == SOL_SOCKET and isinstance(value, int):
+            self._options[_REUSE] = value  # nothing but getsockopt() looks at it
+            return
+        from barenet import options
+
+        options.set(self, level, option, value)
 
     def getsockopt(self, level, option, size=0):
         """Returns an option as an int, or as `size` bytes in the form setsockopt() takes.
@@ -835,29 +774,9 @@ class socket(io.IOBase):
         Raises OSError(ENOPROTOOPT) for an unknown one.
         """
         self._check()
-        key = level << 16 | option
-        connection = self._connection
-        if key == SOL_SOCKET << 16 | SO_ERROR:
-            value = self._take_error()
-        elif key == SOL_SOCKET << 16 | SO_SNDTIMEO:
-            value = max(self._send_ms, 0)
-        elif key == SOL_SOCKET << 16 | SO_RCVTIMEO:
-            value = max(self._receive_ms, 0)
-        elif key == SOL_SOCKET << 16 | SO_RCVBUF and self._endpoint is not None:
-            value = self._endpoint.rcvbuf
-        elif key == SOL_SOCKET << 16 | SO_RCVBUF and connection is not None:
-            value = connection.tcb[fast.RCV_SIZE]
-        elif key == SOL_SOCKET << 16 | SO_SNDBUF and connection is not None:
-            value = connection.tcb[fast.SND_SIZE]
-        elif key in _OPTIONS:
-            value = self._option(option, level)
-        else:
-            raise OSError(ENOPROTOOPT)
-        if size == 0:
-            return value
-        if option == SO_LINGER:
-            return struct.pack("<ii", value != _NO_LINGER, max(value, 0))[:size]
-        return struct.pack("<i", value)[:size]
+        from barenet import options
+
+        return options.get(self, level, option, size)
 
     def getsockname(self):
         """Returns the local (host, port)."""
@@ -888,29 +807,9 @@ class socket(io.IOBase):
 
     def info(self):
         """Returns what is known of the socket, for people: {name: value}, of a TCP connection its control block."""
-        if self._descriptor < 0:
-            return {"descriptor": -1, "state": "closed"}
-        what = {"descriptor": self._descriptor, "local": self.getsockname()}
-        if self._endpoint is not None:
-            what["type"] = "UDP"
-            what["waiting"] = self._endpoint.next_length()
-            what["dropped"] = self._endpoint.dropped
-            return what
-        what["type"] = "TCP"
-        if self._listener is not None:
-            what["STATE"] = NAMES[fast.LISTEN]
-            what["backlog"] = self._listener.backlog
-            what["opening"] = len(self._listener.opening)
-            what["waiting"] = len(self._listener.waiting)
-        else:
-            from barenet.trace import block, info  # seldom needed, so loaded seldom
+        from barenet import options
 
-            tcb = self._connection.tcb
-            if self._connection.remote is not None:
-                what["peer"] = self.getpeername()
-            what.update(block(tcb))
-            what.update(info(tcb))
-        return what
+        return options.info(self)
 
     def ioctl(self, request, argument):
         """What select, asyncio and ssl ask a stream (py/stream.h): runs the stack, then tells what is ready."""
@@ -965,7 +864,7 @@ class socket(io.IOBase):
         return connection
 
     def _create(self):
-        self._connection = self._stack.tcp.create(self._option(SO_RCVBUF), self._option(SO_SNDBUF))
+        self._connection = self._stack.tcp.create(self._size(SO_RCVBUF), self._size(SO_SNDBUF))
 
     def _wait(self, ready, what, timeout):
         if _until(self._stack, ready, what, timeout):
@@ -1076,66 +975,12 @@ class socket(io.IOBase):
         if connection.error:
             raise OSError(self._take_error())
 
-    def _option(self, option, level=SOL_SOCKET):
-        key = level << 16 | option
-        return self._options.get(key, _OPTIONS[key])
+    def _size(self, option):
+        return self._options.get(SOL_SOCKET << 16 | option, BUFFER)
 
     def _configure(self):
-        # Sets the options on what is there to set them on.
-        connection = self._connection
-        if connection is not None:
-            connection.nodelay = self._option(TCP_NODELAY, IPPROTO_TCP)
-            keep = self._option(SO_KEEPALIVE)
-            connection.keepalive = self._option(TCP_KEEPIDLE, IPPROTO_TCP) * 1000 if keep else 0
-            connection.keep_interval = self._option(TCP_KEEPINTVL, IPPROTO_TCP) * 1000
-            connection.keep_count = self._option(TCP_KEEPCNT, IPPROTO_TCP)
-            if connection.remote is not None:
-                connection.keep(self._stack.now())
-        if self._endpoint is not None:
-            self._endpoint.broadcast = bool(self._option(SO_BROADCAST))
-            size = self._options.get(SOL_SOCKET << 16 | SO_RCVBUF)
-            if size is not None and size != self._endpoint.rcvbuf:
-                self._endpoint.rcvbuf = size
+        # Sets the options on what is there to set them on. The module is there since one was set.
+        if len(self._options) > (_REUSE in self._options):
+            from barenet import options
 
-    def _watch(self, callback):
-        if self._callback is not None:
-            _watched.remove(self)
-        self._callback = callback
-        if callback is not None:
-            _watched.append(self)
-            self._stack.on_poll = _notify
-        elif not _watched:
-            self._stack.on_poll = None
-
-    def _member(self, join, value):
-        group = value[:4]
-        if len(value) != 8 or group[0] & 0xF0 != 0xE0:
-            raise OSError(EINVAL, "pass 8 bytes: a group between 224.0.0.0 and 239.255.255.255, and the own address")
-        if self._endpoint is None:
-            raise OSError(EOPNOTSUPP, "only UDP sockets join groups")
-        if join == (group in self._groups):
-            raise OSError(EADDRINUSE if join else EADDRNOTAVAIL)
-        stack = self._stack
-        stack.enter()
-        try:
-            if join:
-                self._groups.append(group)
-                stack.ip.groups.add(group)
-                stack.link.groups.add(stack.ip.neighbour_mac(group, 0))
-                stack.driver.filter(stack.link.groups)
-            else:
-                self._leave(group)
-        finally:
-            stack.leave()
-
-    def _leave(self, group):
-        self._groups.remove(group)
-        ip = self._stack.ip
-        link = self._stack.link
-        if not any(s is not None and s._stack is self._stack and group in s._groups for s in _open):
-            ip.groups.discard(group)
-            # Other groups may have the same MAC address (RFC 1112 section 6.4).
-            link.groups.clear()
-            for other in ip.groups:
-                link.groups.add(ip.neighbour_mac(other, 0))
-            self._stack.driver.filter(link.groups)
+            options.apply(self)

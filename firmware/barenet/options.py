@@ -1,0 +1,236 @@
+"""What few programs ask of a socket: options, groups, and what is known of it. Loaded for the first call and kept."""
+
+import struct
+
+import micropython
+from barenet import fast
+from barenet.errors import EADDRINUSE, EADDRNOTAVAIL, EINVAL, ENOPROTOOPT, EOPNOTSUPP
+from barenet.socket import (
+    IP_ADD_MEMBERSHIP,
+    IP_DROP_MEMBERSHIP,
+    IPPROTO_IP,
+    IPPROTO_TCP,
+    SO_BINDTODEVICE,
+    SO_BROADCAST,
+    SO_ERROR,
+    SO_KEEPALIVE,
+    SO_LINGER,
+    SO_RCVBUF,
+    SO_RCVTIMEO,
+    SO_REUSEADDR,
+    SO_SNDBUF,
+    SO_SNDTIMEO,
+    SOL_SOCKET,
+    TCP_KEEPCNT,
+    TCP_KEEPIDLE,
+    TCP_KEEPINTVL,
+    TCP_NODELAY,
+    _open,
+)
+from barenet.tcp import BUFFER
+from barenet.tcp.connection import KEEP_COUNT
+from barenet.tcp.states import NAMES
+from micropython import const
+
+_CALLBACK = const(20)  # MicroPython's SOL_SOCKET option for a function that is called when the socket becomes readable
+_LONGEST = const(0x1FFFFFFF)  # ms, what ticks can compare
+_RD = const(0x01)  # MicroPython's stream protocol (py/stream.h)
+
+_watched = []  # sockets with a callback for readability
+
+# Options that are kept until there is a connection to set them on: level << 16 | option → default.
+_NO_LINGER = const(-1)
+_OPTIONS = {
+    SOL_SOCKET << 16 | SO_REUSEADDR: 0,
+    SOL_SOCKET << 16 | SO_KEEPALIVE: 0,
+    SOL_SOCKET << 16 | SO_BROADCAST: 0,
+    SOL_SOCKET << 16 | SO_LINGER: _NO_LINGER,
+    SOL_SOCKET << 16 | SO_SNDBUF: BUFFER,
+    SOL_SOCKET << 16 | SO_RCVBUF: BUFFER,
+    IPPROTO_TCP << 16 | TCP_NODELAY: 0,
+    IPPROTO_TCP << 16 | TCP_KEEPIDLE: 7200,
+    IPPROTO_TCP << 16 | TCP_KEEPINTVL: 75,
+    IPPROTO_TCP << 16 | TCP_KEEPCNT: KEEP_COUNT,
+}
+
+
+def _number(value):
+    return value if isinstance(value, int) else struct.unpack("<i", value)[0]
+
+
+def set(sock, level, option, value):
+    """See socket.setsockopt()."""
+    key = level << 16 | option
+    if key == SOL_SOCKET << 16 | _CALLBACK:
+        watch(sock, value)
+    elif key == SOL_SOCKET << 16 | SO_BINDTODEVICE:
+        pass
+    elif key == SOL_SOCKET << 16 | SO_LINGER:
+        on, seconds = value if isinstance(value, tuple) else struct.unpack("<ii", value)
+        sock._options[key] = min(max(seconds, 0), _LONGEST // 1000) if on else _NO_LINGER
+    elif key == SOL_SOCKET << 16 | SO_SNDTIMEO:
+        sock._send_ms = _number(value) or -1
+    elif key == SOL_SOCKET << 16 | SO_RCVTIMEO:
+        sock._receive_ms = _number(value) or -1
+    elif level == IPPROTO_IP and option in (IP_ADD_MEMBERSHIP, IP_DROP_MEMBERSHIP):
+        _member(sock, option == IP_ADD_MEMBERSHIP, bytes(value))
+    elif key in _OPTIONS:
+        sock._options[key] = _number(value)
+        if option in (SO_SNDBUF, SO_RCVBUF) and sock._connection is not None and sock._connection.remote is None:
+            sock._create()
+        sock._stack.enter()
+        try:
+            apply(sock)
+        finally:
+            sock._stack.leave()
+    else:
+        raise OSError(ENOPROTOOPT)
+
+
+def get(sock, level, option, size):
+    """See socket.getsockopt()."""
+    key = level << 16 | option
+    connection = sock._connection
+    if key == SOL_SOCKET << 16 | SO_ERROR:
+        value = sock._take_error()
+    elif key == SOL_SOCKET << 16 | SO_SNDTIMEO:
+        value = max(sock._send_ms, 0)
+    elif key == SOL_SOCKET << 16 | SO_RCVTIMEO:
+        value = max(sock._receive_ms, 0)
+    elif key == SOL_SOCKET << 16 | SO_RCVBUF and sock._endpoint is not None:
+        value = sock._endpoint.rcvbuf
+    elif key == SOL_SOCKET << 16 | SO_RCVBUF and connection is not None:
+        value = connection.tcb[fast.RCV_SIZE]
+    elif key == SOL_SOCKET << 16 | SO_SNDBUF and connection is not None:
+        value = connection.tcb[fast.SND_SIZE]
+    elif key in _OPTIONS:
+        value = _option(sock, option, level)
+    else:
+        raise OSError(ENOPROTOOPT)
+    if size == 0:
+        return value
+    if option == SO_LINGER:
+        return struct.pack("<ii", value != _NO_LINGER, max(value, 0))[:size]
+    return struct.pack("<i", value)[:size]
+
+
+def info(sock):
+    """See socket.info()."""
+    if sock._descriptor < 0:
+        return {"descriptor": -1, "state": "closed"}
+    what = {"descriptor": sock._descriptor, "local": sock.getsockname()}
+    if sock._endpoint is not None:
+        what["type"] = "UDP"
+        what["waiting"] = sock._endpoint.next_length()
+        what["dropped"] = sock._endpoint.dropped
+        return what
+    what["type"] = "TCP"
+    if sock._listener is not None:
+        what["STATE"] = NAMES[fast.LISTEN]
+        what["backlog"] = sock._listener.backlog
+        what["opening"] = len(sock._listener.opening)
+        what["waiting"] = len(sock._listener.waiting)
+    else:
+        from barenet.trace import block
+        from barenet.trace import info as figures  # seldom needed, so loaded seldom
+
+        tcb = sock._connection.tcb
+        if sock._connection.remote is not None:
+            what["peer"] = sock.getpeername()
+        what.update(block(tcb))
+        what.update(figures(tcb))
+    return what
+
+
+def apply(sock):
+    """Sets the options on the connection or endpoint that is there to set them on."""
+    connection = sock._connection
+    if connection is not None:
+        connection.nodelay = _option(sock, TCP_NODELAY, IPPROTO_TCP)
+        keep = _option(sock, SO_KEEPALIVE)
+        connection.keepalive = _option(sock, TCP_KEEPIDLE, IPPROTO_TCP) * 1000 if keep else 0
+        connection.keep_interval = _option(sock, TCP_KEEPINTVL, IPPROTO_TCP) * 1000
+        connection.keep_count = _option(sock, TCP_KEEPCNT, IPPROTO_TCP)
+        if connection.remote is not None:
+            connection.keep(sock._stack.now())
+    if sock._endpoint is not None:
+        sock._endpoint.broadcast = bool(_option(sock, SO_BROADCAST))
+        size = sock._options.get(SOL_SOCKET << 16 | SO_RCVBUF)
+        if size is not None and size != sock._endpoint.rcvbuf:
+            sock._endpoint.rcvbuf = size
+
+
+def watch(sock, callback):
+    """Calls callback(sock) while the socket is readable; None ends that."""
+    if sock._callback is not None:
+        _watched.remove(sock)
+    sock._callback = callback
+    if callback is not None:
+        _watched.append(sock)
+        sock._stack.on_poll = _notify
+    elif not _watched:
+        sock._stack.on_poll = None
+
+
+def leave(sock, group):
+    """Leaves a multicast group."""
+    sock._groups.remove(group)
+    ip = sock._stack.ip
+    link = sock._stack.link
+    if not any(s is not None and s._stack is sock._stack and group in s._groups for s in _open):
+        ip.groups.discard(group)
+        # Other groups may have the same MAC address (RFC 1112 section 6.4).
+        link.groups.clear()
+        for other in ip.groups:
+            link.groups.add(ip.neighbour_mac(other, 0))
+        sock._stack.driver.filter(link.groups)
+
+
+def _notify():
+    # Runs after each poll. A callback that has not run yet is not scheduled again; one that leaves data unread is
+    # called again.
+    for s in _watched:
+        if not s._called and s._events() & _RD:
+            try:
+                micropython.schedule(_call, s)
+                s._called = True
+            except RuntimeError:
+                return  # the queue is full: the next poll tries again
+
+
+def _call(s):
+    s._called = False
+    try:
+        s._stack.enter()
+    except OSError:
+        return  # this interrupts a socket call: the next poll tries again
+    s._stack.leave()
+    if s._callback is not None:
+        s._callback(s)
+
+
+def _option(sock, option, level=SOL_SOCKET):
+    key = level << 16 | option
+    return sock._options.get(key, _OPTIONS[key])
+
+
+def _member(sock, join, value):
+    group = value[:4]
+    if len(value) != 8 or group[0] & 0xF0 != 0xE0:
+        raise OSError(EINVAL, "pass 8 bytes: a group between 224.0.0.0 and 239.255.255.255, and the own address")
+    if sock._endpoint is None:
+        raise OSError(EOPNOTSUPP, "only UDP sockets join groups")
+    if join == (group in sock._groups):
+        raise OSError(EADDRINUSE if join else EADDRNOTAVAIL)
+    stack = sock._stack
+    stack.enter()
+    try:
+        if join:
+            sock._groups.append(group)
+            stack.ip.groups.add(group)
+            stack.link.groups.add(stack.ip.neighbour_mac(group, 0))
+            stack.driver.filter(stack.link.groups)
+        else:
+            leave(sock, group)
+    finally:
+        stack.leave()
