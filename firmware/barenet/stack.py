@@ -47,6 +47,7 @@ class Stack:
         self.objects = self.pool.objects
         self.link = Ethernet(self.pool, driver.mac)
         self.arp = ARP(self.link)
+        self.link.flush = self.flush
         self.ip = IP(self.link, self.arp)
         self.icmp = ICMP(self.ip)
         self.udp = UDP(self.ip)
@@ -130,7 +131,8 @@ class Stack:
 
     def wait(self, ms):
         """Sleeps until a frame may be waiting, at most ms."""
-        self.driver.wait(ms)
+        if not self.ip.looped:
+            self.driver.wait(ms)
 
     def configure(self, address, netmask, gateway, dns):
         """Sets a fixed address (4 bytes each; dns: list of addresses). ANY takes the address away."""
@@ -155,7 +157,7 @@ class Stack:
     def counters(self):
         """Returns {layer: {name: number}}: traffic and drops by reason."""
         words = self.words
-        return {
+        counters = {
             "frames": {
                 "in": words[fast.C_FRAMES_IN],
                 "out": words[fast.C_FRAMES_OUT],
@@ -171,6 +173,9 @@ class Stack:
             "dhcp": self.dhcp.drops,
             "resolver": self.resolver.drops,
         }
+        for part in self.ip.late:
+            counters[part.name] = part.drops
+        return counters
 
     def _with(self, drops, name, word):
         drops = dict(drops)
@@ -207,6 +212,8 @@ class Stack:
             driver.refill()
             self.flush()
         try:
+            if self.ip.looped:
+                self.ip.deliver(now)
             self.tcp.poll(now)
             if ticks.reached(now, self._slow_at):
                 self._slow_at = ticks.add(now, _SLOW_MS)
@@ -241,6 +248,8 @@ class Stack:
         self.arp.poll(now)
         self.dhcp.poll(now)
         self.resolver.poll(now)
+        for part in self.ip.late:
+            part.poll(now)
 
     def _configured(self, lease):
         if lease is None:

@@ -61,18 +61,18 @@ class UDP:
                 return port
         raise OSError(EADDRINUSE, "every ephemeral UDP port is in use: close a socket")
 
-    def send(self, port, destination, remote_port, data, now, source=None, ttl=64, tos=0):
+    def send(self, port, destination, remote_port, data, now, source=None, ttl=64, tos=0, loop=False):
         """Send one datagram from local port `port`.
 
         destination, source: addresses; `source` is our own address unless given. remote_port: 1 to 65535.
-        data: bytes-like. Returns False when the transmit ring is full. Raises OSError(EMSGSIZE) when the datagram does
-        not fit the MTU, OSError(EHOSTUNREACH) with no route, OSError(EINVAL) for port 0.
+        data: bytes-like. ttl, tos, loop: see `IP.output`. Returns False when the transmit ring is full. Raises
+        OSError(EMSGSIZE) for more than 65,507 bytes, OSError(EHOSTUNREACH) with no route, OSError(EINVAL) for port 0.
         """
         if not 0 < remote_port < 65536:
             raise OSError(EINVAL, "a UDP port lies between 1 and 65535")
         ip = self.ip
         if source is None:
-            source = ip.address
+            source = ip.source(destination)
         n = len(data)
         length = _HEADER + n
         header = self._header
@@ -88,7 +88,7 @@ class UDP:
         total = ~ip.checksum(data, 0, n, total) & 0xFFFF or 0xFFFF
         header[6] = total & 255
         header[7] = total >> 8
-        return ip.output(_UDP, destination, header, data, now=now, source=source, ttl=ttl, tos=tos)
+        return ip.output(_UDP, destination, header, data, now, source, ttl, tos, False, loop)
 
     def _receive(self, frame, start, end, source, destination, now):
         if end - start < _HEADER:
@@ -159,7 +159,7 @@ class Endpoint:
             raise OSError(EINVAL, "this socket is already bound")
         if not 0 <= port < 65536:
             raise OSError(EINVAL, "a UDP port lies between 0 and 65535")
-        if address != ANY and address != udp.ip.address:
+        if address != ANY and not udp.ip.is_ours(address):
             raise OSError(EADDRNOTAVAIL, "this is not an address of this board: bind to '0.0.0.0'")
         if port in udp.ports:
             raise OSError(EADDRINUSE, "UDP port {} is in use: close its socket or choose another".format(port))
