@@ -71,9 +71,6 @@ class ICMP:
             "rate": 0,
             "busy": 0,
         }
-        # What the last "fragmentation needed" said, 0 if it did not say (RFC 1191 section 4): for the handler in
-        # ip.errors.
-        self.next_hop_mtu = 0
         self._header = bytearray(_HEADER)
         self._identifier = random(2)
         self._sequence = 0
@@ -235,17 +232,16 @@ class ICMP:
             return
         kind = frame[start]
         code = EHOSTUNREACH
-        self.next_hop_mtu = 0
+        destination = bytes(frame[quote + 16 : quote + 20])
+        header = bytes(frame[inner : min(end, inner + 20)])
         if kind == _UNREACHABLE:
             if frame[start + 1] in (2, 3):
                 code = ECONNREFUSED
             elif frame[start + 1] == _FRAGMENTATION_NEEDED:
-                code = EMSGSIZE
-                self.next_hop_mtu = frame[start + 6] << 8 | frame[start + 7]
+                self.ip.part("path_mtu").error(frame, start, destination, header, handler, now)
+                return
         elif kind == _PARAMETER_PROBLEM:
             code = EPROTO
-        destination = bytes(frame[quote + 16 : quote + 20])
-        header = bytes(frame[inner : min(end, inner + 20)])
         if protocol == _ICMP:
             self._failed(code, destination, header, now, source)
         else:
@@ -260,8 +256,9 @@ class ICMP:
             or destination != echo.destination
         ):
             self.drops["no request"] += 1
-            return
+            return False
         self.forget(echo)
         echo.answered = now
         echo.error = code
         echo.source = source
+        return True

@@ -62,11 +62,13 @@ class IP:
         link.handlers[ETHERTYPE] = self.input
         arp.failed = self._neighbour_failed
 
-    def configure(self, address, netmask, gateway):
-        """Sets our address, netmask and default gateway (4 bytes each; ANY takes the address away)."""
+    def configure(self, address, netmask, gateway, mtu=MTU):
+        """Sets our address, netmask and default gateway (4 bytes each; ANY takes the address away), and the MTU of our network."""
         self.address = address
         self.netmask = netmask
         self.gateway = gateway
+        self.mtu = mtu
+        self.paths.clear()
         if address == ANY or netmask[3] >= 254:  # a network of two addresses has no broadcast address (RFC 3021), one of one has none either
             self.broadcast = LIMITED_BROADCAST
         else:

@@ -9,7 +9,7 @@ from barenet.dhcp import Client
 from barenet.errors import EAGAIN, ENETDOWN
 from barenet.ethernet import Ethernet
 from barenet.icmp import ICMP
-from barenet.ip import ANY, IP
+from barenet.ip import ANY, IP, MTU
 from barenet.pool import Pool
 from barenet.resolver import Resolver
 from barenet.tcp import TCP
@@ -134,11 +134,11 @@ class Stack:
         if not self.ip.looped:
             self.driver.wait(ms)
 
-    def configure(self, address, netmask, gateway, dns):
-        """Sets a fixed address (4 bytes each; dns: list of addresses). ANY takes the address away."""
+    def configure(self, address, netmask, gateway, dns, mtu=0):
+        """Sets a fixed address (4 bytes each; dns: list of addresses; mtu of the network, if it is known). ANY takes the address away."""
         if self.ip.address != ANY and self.ip.address != address:
             self.tcp.abort_all(self.now())  # their packets would carry an address that is ours no longer
-        self.ip.configure(address, netmask, gateway)
+        self.ip.configure(address, netmask, gateway, mtu or MTU)
         self.resolver.flush()
         self.resolver.servers = dns
         if address != ANY and self.link_up:
@@ -255,7 +255,7 @@ class Stack:
         if lease is None:
             self.configure(ANY, ANY, ANY, [])
         else:
-            self.configure(lease.address, lease.netmask, lease.gateway, lease.dns)
+            self.configure(lease.address, lease.netmask, lease.gateway, lease.dns, lease.mtu)
 
     def flush(self):
         """Hands queued transmit frames to the driver."""

@@ -6,7 +6,7 @@
   returns; `source` and `port` are the sender's. Returns False when the object does not want the datagram (the sender is
   told that the port is closed).
 * `failed(code, destination, port, now)`: a datagram sent to that address and port could not be delivered; `code` is an
-  errno.
+  errno, EMSGSIZE when a router could not pass it on whole (the next ones will be sent in fragments).
 
 The DHCP client and the resolver register themselves; a program's socket is an `Endpoint`, which keeps what arrives
 until it is read.
@@ -15,7 +15,7 @@ until it is read.
 import os
 
 from barenet import fast
-from barenet.errors import EACCES, EADDRINUSE, EADDRNOTAVAIL, EDESTADDRREQ, EINVAL, ENOMEM
+from barenet.errors import EACCES, EADDRINUSE, EADDRNOTAVAIL, EDESTADDRREQ, EINVAL, EMSGSIZE, ENOMEM
 from barenet.ip import ANY
 from micropython import const
 
@@ -116,8 +116,10 @@ class UDP:
 
     def _failed(self, code, destination, header, now):
         owner = self.ports.get(header[0] << 8 | header[1])
-        if owner:
-            owner.failed(code, destination, header[2] << 8 | header[3], now)
+        if owner is None:
+            return False
+        owner.failed(code, destination, header[2] << 8 | header[3], now)
+        return True
 
 
 class Endpoint:
@@ -303,7 +305,7 @@ class Endpoint:
 
     def failed(self, code, destination, port, now):
         """Keep an error of the peer for the next `send` or `take` (RFC 1122 section 4.1.3.3)."""
-        if port == self.remote_port and destination == self.remote:
+        if port == self.remote_port and destination == self.remote and code != EMSGSIZE:
             self.error = code
 
     def _is_group(self, address):
