@@ -74,8 +74,12 @@ SO_SNDTIMEO = const(0x1005)
 SO_RCVTIMEO = const(0x1006)
 SO_ERROR = const(0x1007)
 SO_BINDTODEVICE = const(0x100B)
+IP_TOS = const(1)
+IP_TTL = const(2)
 IP_ADD_MEMBERSHIP = const(3)
 IP_DROP_MEMBERSHIP = const(4)
+IP_MULTICAST_TTL = const(5)
+IP_MULTICAST_LOOP = const(7)
 TCP_NODELAY = const(1)
 TCP_KEEPIDLE = const(3)
 TCP_KEEPINTVL = const(4)
@@ -115,6 +119,10 @@ _OPTIONS = {
     SOL_SOCKET << 16 | SO_LINGER: _NO_LINGER,
     SOL_SOCKET << 16 | SO_SNDBUF: BUFFER,
     SOL_SOCKET << 16 | SO_RCVBUF: BUFFER,
+    IPPROTO_IP << 16 | IP_TOS: 0,
+    IPPROTO_IP << 16 | IP_TTL: 64,
+    IPPROTO_IP << 16 | IP_MULTICAST_TTL: 1,
+    IPPROTO_IP << 16 | IP_MULTICAST_LOOP: 1,
     IPPROTO_TCP << 16 | TCP_NODELAY: 0,
     IPPROTO_TCP << 16 | TCP_KEEPIDLE: 7200,
     IPPROTO_TCP << 16 | TCP_KEEPINTVL: 75,
@@ -797,10 +805,12 @@ class socket(io.IOBase):
         * TCP_NODELAY: 0 or 1
         * TCP_KEEPIDLE, TCP_KEEPINTVL: seconds; TCP_KEEPCNT
         IPPROTO_IP:
-        * IP_ADD_MEMBERSHIP, IP_DROP_MEMBERSHIP: 8 bytes, group and own address. They open and close the receive filter;
-          routers and snooping switches are not told, because there is no IGMP.
+        * IP_TTL: 1 to 255; IP_TOS: 0 to 255
+        * IP_MULTICAST_TTL: 0 to 255, 1 unless set; IP_MULTICAST_LOOP: 0 or 1, whether groups of this board get what it
+          sends to them
+        * IP_ADD_MEMBERSHIP, IP_DROP_MEMBERSHIP: 8 bytes, group and own address. Routers and switches are told (IGMP).
 
-        Raises OSError(ENOPROTOOPT) for any other.
+        Raises OSError(ENOPROTOOPT) for any other, OSError(EINVAL) for a TTL or TOS that does not fit.
         """
         self._check()
         key = level << 16 | option
@@ -818,7 +828,10 @@ class socket(io.IOBase):
         elif level == IPPROTO_IP and option in (IP_ADD_MEMBERSHIP, IP_DROP_MEMBERSHIP):
             self._member(option == IP_ADD_MEMBERSHIP, bytes(value))
         elif key in _OPTIONS:
-            self._options[key] = _number(value)
+            value = _number(value)
+            if level == IPPROTO_IP and not (option == IP_TTL) <= value <= 255:
+                raise OSError(EINVAL, "a TTL or TOS has 8 bits")
+            self._options[key] = value
             if option in (SO_SNDBUF, SO_RCVBUF) and self._connection is not None and self._connection.remote is None:
                 self._create()
             self._stack.enter()
@@ -1084,6 +1097,11 @@ class socket(io.IOBase):
     def _configure(self):
         # Sets the options on what is there to set them on.
         connection = self._connection
+        endpoint = self._endpoint
+        what = endpoint or connection
+        if what is not None:
+            what.ttl = self._option(IP_TTL, IPPROTO_IP)
+            what.tos = self._option(IP_TOS, IPPROTO_IP)
         if connection is not None:
             connection.nodelay = self._option(TCP_NODELAY, IPPROTO_TCP)
             keep = self._option(SO_KEEPALIVE)
@@ -1092,11 +1110,13 @@ class socket(io.IOBase):
             connection.keep_count = self._option(TCP_KEEPCNT, IPPROTO_TCP)
             if connection.remote is not None:
                 connection.keep(self._stack.now())
-        if self._endpoint is not None:
-            self._endpoint.broadcast = bool(self._option(SO_BROADCAST))
+        if endpoint is not None:
+            endpoint.broadcast = bool(self._option(SO_BROADCAST))
+            endpoint.group_ttl = self._option(IP_MULTICAST_TTL, IPPROTO_IP)
+            endpoint.loop = self._option(IP_MULTICAST_LOOP, IPPROTO_IP) != 0
             size = self._options.get(SOL_SOCKET << 16 | SO_RCVBUF)
-            if size is not None and size != self._endpoint.rcvbuf:
-                self._endpoint.rcvbuf = size
+            if size is not None and size != endpoint.rcvbuf:
+                endpoint.rcvbuf = size
 
     def _watch(self, callback):
         if self._callback is not None:
@@ -1120,10 +1140,8 @@ class socket(io.IOBase):
         stack.enter()
         try:
             if join:
+                stack.ip.part("igmp").join(group, stack.now())
                 self._groups.append(group)
-                stack.ip.groups.add(group)
-                stack.link.groups.add(stack.ip.neighbour_mac(group, 0))
-                stack.driver.filter(stack.link.groups)
             else:
                 self._leave(group)
         finally:
@@ -1131,12 +1149,4 @@ class socket(io.IOBase):
 
     def _leave(self, group):
         self._groups.remove(group)
-        ip = self._stack.ip
-        link = self._stack.link
-        if not any(s is not None and s._stack is self._stack and group in s._groups for s in _open):
-            ip.groups.discard(group)
-            # Other groups may have the same MAC address (RFC 1112 section 6.4).
-            link.groups.clear()
-            for other in ip.groups:
-                link.groups.add(ip.neighbour_mac(other, 0))
-            self._stack.driver.filter(link.groups)
+        self._stack.ip.part("igmp").leave(group, self._stack.now())

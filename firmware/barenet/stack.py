@@ -48,6 +48,7 @@ class Stack:
         self.link = Ethernet(self.pool, driver.mac)
         self.arp = ARP(self.link)
         self.link.flush = self.flush
+        self.link.filter = driver.filter
         self.ip = IP(self.link, self.arp)
         self.icmp = ICMP(self.ip)
         self.udp = UDP(self.ip)

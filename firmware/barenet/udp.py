@@ -139,6 +139,8 @@ class Endpoint:
         self.broadcast = False  # SO_BROADCAST
         self.ttl = 64
         self.tos = 0
+        self.group_ttl = 1  # IP_MULTICAST_TTL
+        self.loop = True  # IP_MULTICAST_LOOP
         self.error = 0
         self.dropped = 0
         # Who sent the datagram that was taken last.
@@ -207,7 +209,8 @@ class Endpoint:
         if not self.port:
             self.bind()
         source = None if self.address == ANY else self.address
-        return self.udp.send(self.port, destination, port, data, now, source, self.ttl, self.tos)
+        ttl = self.group_ttl if destination[0] & 0xF0 == 0xE0 else self.ttl
+        return self.udp.send(self.port, destination, port, data, now, source, ttl, self.tos, self.loop)
 
     def readable(self):
         """Return True when `take` would return a datagram or raise."""
