@@ -5,7 +5,8 @@
                          ├── NAK ── REBOOTING ←─ link up again, a lease in hand               ↓
                          └── NAK, lease over ── REBINDING ←───────── T2 ───────────────── RENEWING
 
-An ACK leads from REBOOTING, RENEWING and REBINDING to BOUND; four REQUESTs without an answer lead from REQUESTING and
+An ACK leads from REBOOTING, RENEWING and REBINDING to BOUND, by way of CHECKING when the address is a new one: if another
+host uses it, the client sends DECLINE and begins again after 10 s. Four REQUESTs without an answer lead from REQUESTING and
 REBOOTING to INIT.
 
 The client reads no clock and owns no socket: it is the owner of UDP port 68 while it runs, `poll(now)` does what is
@@ -29,6 +30,7 @@ _SERVER_PORT = const(67)
 # Fields of the message, RFC 2131 section 2.
 _XID = const(4)
 _SECS = const(8)
+_FLAGS = const(10)
 _CIADDR = const(12)
 _YIADDR = const(16)
 _CHADDR = const(28)
@@ -61,12 +63,14 @@ _END = const(255)
 _DISCOVER = const(1)
 _OFFER = const(2)
 _REQUEST = const(3)
+_DECLINE = const(4)
 _ACK = const(5)
 _NAK = const(6)
 _RELEASE = const(7)
 
 _TRIES = const(4)  # REQUESTs before we start again
 _RENEW_WAIT = const(60)  # s
+_DECLINE_WAIT = const(10_000)  # ms
 _FOREVER = const(0x3FFFFFFF)  # s: 34 years, the most a small int holds
 _LONGEST_SLEEP = const(86400)  # s: poll() runs at least once a day, so that no tick is missed
 
@@ -127,6 +131,8 @@ class Client:
     configured(lease): called with the lease when an address, or something that came with it, is new, and with None when
     the address must no longer be used.
     random(n): returns n unpredictable bytes.
+    check(address, done, now): finds out whether another host uses a new address and calls done(free, now); None: it is
+    used unseen.
 
     `state` is one of the names in the picture above, `lease` the current Lease or None. `drops` counts the messages
     that were ignored.
@@ -154,6 +160,7 @@ class Client:
         }
         self._udp = udp
         self._random = random
+        self.check = None
         self._xid = b""
         self._offer = None
         self._tries = 0
@@ -202,6 +209,19 @@ class Client:
             self._init(now)
         else:
             self._acquire("REBOOTING", now)
+
+    def decline(self, now):
+        """Tell the server that another host uses the address; look for one after 10 s (RFC 2131 section 3.1.5)."""
+        self.state = "CHECKING"
+        self._xid = self._random(4)
+        self._send(_DECLINE, now)
+        self._drop_lease()
+        self._init(now)
+        self._retry_at = ticks.add(now, _DECLINE_WAIT)
+
+    def silent(self):
+        """Return True when no server has answered three times."""
+        return self.state == "SELECTING" and self._tries > 3
 
     def poll(self, now):
         """Do what is due. Returns the tick at which `poll` must run again, or None when it need not."""
@@ -304,7 +324,7 @@ class Client:
         message = bytearray(_OPTIONS)
         message[0:3] = b"\x01\x01\x06"  # BOOTREQUEST, Ethernet, its address length
         message[_XID : _XID + 4] = self._xid
-        secs = 0 if kind == _RELEASE else min(self._seconds - self._began, 0xFFFF)
+        secs = 0 if kind in (_RELEASE, _DECLINE) else min(self._seconds - self._began, 0xFFFF)
         message[_SECS] = secs >> 8
         message[_SECS + 1] = secs & 255
         message[_CHADDR : _CHADDR + 6] = self.mac
@@ -317,8 +337,13 @@ class Client:
             if kind == _RELEASE or state == "RENEWING":
                 destination = self.lease.server
         message += bytes((_MESSAGE_TYPE, 1, kind, _CLIENT_ID, 7, 1)) + self.mac
+        if self.lease is None and self._udp.ip.address != ANY:
+            message[_FLAGS] = 0x80  # a link-local address hears broadcasts alone
         if kind == _RELEASE:
             message += bytes((_SERVER, 4)) + self.lease.server
+        elif kind == _DECLINE:
+            wanted = self.lease or self._offer
+            message += bytes((_REQUESTED_ADDRESS, 4)) + wanted.address + bytes((_SERVER, 4)) + wanted.server
         else:
             wanted = self._offer if state == "REQUESTING" else self.lease if state == "REBOOTING" else None
             if wanted is not None:
@@ -399,9 +424,22 @@ class Client:
             self._xid = xid
             self._began = began
             self._retry(now)
-        else:
+        elif self.check is None or self.lease is not None and self.lease.address == lease.address:
             self._bind(lease)
+        else:
+            self.state = "CHECKING"
+            self._offer = lease
+            self._retry_at = None
+            self.check(lease.address, self._checked, now)
         return None
+
+    def _checked(self, free, now):
+        if self.state != "CHECKING":
+            return
+        if free:
+            self._bind(self._offer)
+        else:
+            self.decline(now)
 
     def _bind(self, lease):
         # The lease runs from the REQUEST on (RFC 2131 section 4.4.1), not from the answer, so we never use it for too

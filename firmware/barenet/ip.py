@@ -156,6 +156,8 @@ class IP:
             return destination
         if self.address == ANY:
             return None
+        if destination[:2] == b"\xa9\xfe":
+            return destination  # link-local addresses are never behind a router (RFC 3927 section 2.6.2)
         for i in range(4):
             if (destination[i] ^ self.address[i]) & self.netmask[i]:
                 return None if self.gateway == ANY else self.gateway

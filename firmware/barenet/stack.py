@@ -56,6 +56,9 @@ class Stack:
         self.ip.unreachable = self.udp.unreachable = self.icmp.unreachable
         self.resolver = Resolver(self.udp)
         self.dhcp = Client(self.udp, driver.mac, hostname, self._configured)
+        self.dhcp.check = lambda *a: self.ip.part("acd").claim(*a)
+        self.arp.conflict = self._conflict
+        self.link_local = False  # whether a link-local address replaces the lease while no server answers
         self.observer = None
         self.link_up = False
         self.on_link = None
@@ -249,8 +252,17 @@ class Stack:
         self.arp.poll(now)
         self.dhcp.poll(now)
         self.resolver.poll(now)
+        if self.link_local and self.ip.address == ANY and self.dhcp.silent():
+            self.ip.part("link_local").start(self.configure, self.driver.link, now)
         for part in self.ip.late:
             part.poll(now)
+
+    def _conflict(self, address, now):
+        if self.ip.part("acd").conflict(address, now):
+            if self.dhcp.lease is not None:
+                self.dhcp.decline(now)
+            elif address[:2] == b"\xa9\xfe":
+                self.ip.part("link_local").conflict(now)
 
     def _configured(self, lease):
         if lease is None:
