@@ -15,7 +15,7 @@ import sys
 
 import barenet
 from barenet import ethernet, ticks
-from barenet.arp import ETHERTYPE
+from barenet.arp import ETHERTYPE, LINK_LOCAL
 from micropython import const
 
 _PROBES = const(3)
@@ -50,16 +50,17 @@ class Part:
         self._at = now if quick else ticks.add(now, _random(1_000))
         self.poll(now)
 
-    def conflict(self, address, now):
-        """Another host uses `address`, which is ours or which we claim. Returns True when it must be given up."""
+    def conflict(self, stack, address, now):
+        """Another host uses `address`, which is ours or which we claim: defends it, or makes the stack give it up."""
         if address == self.arp.probing:
             self._verdict(False, now)
-            return False
-        if self._defended is not None and 0 <= ticks.diff(now, self._defended) < _DEFEND_INTERVAL:
-            return True
-        self._defended = now
-        self.arp.announce(now)
-        return False
+        elif self._defended is None or not 0 <= ticks.diff(now, self._defended) < _DEFEND_INTERVAL:
+            self._defended = now
+            self.arp.announce(now)
+        elif stack.dhcp.lease is not None:
+            stack.dhcp.checked(False, now)
+        elif address[:2] == LINK_LOCAL:
+            self.ip.part("link_local").conflict(now)
 
     def poll(self, now):
         """Does what is due."""

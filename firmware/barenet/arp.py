@@ -12,7 +12,7 @@ _REQUEST = const(1)
 _REPLY = const(2)
 _FIXED = b"\x00\x01\x08\x00\x06\x04"  # Ethernet, IPv4, their address lengths
 _ZERO = b"\x00\x00\x00\x00"
-_LINK_LOCAL = b"\xa9\xfe"
+LINK_LOCAL = b"\xa9\xfe"
 
 AGE = const(60_000)  # ms until an unconfirmed entry is asked for again
 RETRY = const(1_000)  # ms between requests (RFC 1122 2.3.2.1: at most one a second)
@@ -179,7 +179,7 @@ class ARP:
         frame[28:32] = self.address
         frame[32:38] = target_mac
         frame[38:42] = target
-        if self.address[:2] == _LINK_LOCAL:
+        if self.address[:2] == LINK_LOCAL:
             destination = ethernet.BROADCAST  # RFC 3927 section 2.5
         self.link.send(frame, destination, ETHERTYPE, ethernet.HEADER + _PACKET)
 

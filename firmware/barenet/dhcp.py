@@ -131,11 +131,10 @@ class Client:
     configured(lease): called with the lease when an address, or something that came with it, is new, and with None when
     the address must no longer be used.
     random(n): returns n unpredictable bytes.
-    check(address, done, now): finds out whether another host uses a new address and calls done(free, now); None: it is
-    used unseen.
+    `check`: whether a new address is probed for (acd.py) before it is used.
 
     `state` is one of the names in the picture above, `lease` the current Lease or None. `drops` counts the messages
-    that were ignored.
+    that were ignored. `tries` counts the messages that were sent since the last answer.
     """
 
     def __init__(self, udp, mac, hostname, configured, random=os.urandom):
@@ -160,10 +159,10 @@ class Client:
         }
         self._udp = udp
         self._random = random
-        self.check = None
+        self.check = False
         self._xid = b""
         self._offer = None
-        self._tries = 0
+        self.tries = 0
         self._failures = 0
         self._up = True
         # The client's clock: whole seconds, and the tick at which the last of them began.
@@ -210,18 +209,23 @@ class Client:
         else:
             self._acquire("REBOOTING", now)
 
-    def decline(self, now):
-        """Tell the server that another host uses the address; look for one after 10 s (RFC 2131 section 3.1.5)."""
+    def checked(self, free, now):
+        """Use the address that was looked at if it is `free`.
+
+        If not, or when another host uses the address of the lease, too, tell the server and look for another after 10 s
+        (RFC 2131 section 3.1.5).
+        """
+        if self.state != "CHECKING" and (free or self.lease is None):
+            return
+        if free:
+            self._bind(self._offer)
+            return
         self.state = "CHECKING"
         self._xid = self._random(4)
         self._send(_DECLINE, now)
         self._drop_lease()
         self._init(now)
         self._retry_at = ticks.add(now, _DECLINE_WAIT)
-
-    def silent(self):
-        """Return True when no server has answered three times."""
-        return self.state == "SELECTING" and self._tries > 3
 
     def poll(self, now):
         """Do what is due. Returns the tick at which `poll` must run again, or None when it need not."""
@@ -274,7 +278,7 @@ class Client:
     def _acquire(self, state, now):
         self.state = state
         self._xid = self._random(4)
-        self._tries = 0
+        self.tries = 0
         self._began = self._seconds
         self._retry_at = now
 
@@ -303,7 +307,7 @@ class Client:
 
     def _retry(self, now):
         state = self.state
-        if state in ("REQUESTING", "REBOOTING") and self._tries >= _TRIES:
+        if state in ("REQUESTING", "REBOOTING") and self.tries >= _TRIES:
             self._fail(now)
             return
         if state == "INIT":
@@ -315,8 +319,8 @@ class Client:
             left = (lease.t2 if state == "RENEWING" else lease.seconds) - (self._seconds - self._granted)
             self._retry_at = ticks.add(now, min(max(left >> 1, _RENEW_WAIT), _LONGEST_SLEEP) * 1000)
         else:
-            self._retry_at = ticks.add(now, self._backoff(self._tries))
-        self._tries += 1
+            self._retry_at = ticks.add(now, self._backoff(self.tries))
+        self.tries += 1
 
     def _send(self, kind, now):
         # RFC 2131 table 5 says which message carries what.
@@ -424,22 +428,14 @@ class Client:
             self._xid = xid
             self._began = began
             self._retry(now)
-        elif self.check is None or self.lease is not None and self.lease.address == lease.address:
+        elif not self.check or (self.lease is not None and self.lease.address == lease.address):
             self._bind(lease)
         else:
             self.state = "CHECKING"
             self._offer = lease
             self._retry_at = None
-            self.check(lease.address, self._checked, now)
+            self._udp.ip.part("acd").claim(lease.address, self.checked, now)
         return None
-
-    def _checked(self, free, now):
-        if self.state != "CHECKING":
-            return
-        if free:
-            self._bind(self._offer)
-        else:
-            self.decline(now)
 
     def _bind(self, lease):
         # The lease runs from the REQUEST on (RFC 2131 section 4.4.1), not from the answer, so we never use it for too

@@ -10,7 +10,7 @@ IPv6); a fragment that came twice is no overlap. A datagram that was put togethe
 from barenet import fast, ticks
 from barenet.arp import PENDING
 from barenet.errors import EMSGSIZE
-from barenet.ip import HEADER
+from barenet.ip import ETHERTYPE, HEADER
 from micropython import const
 
 _DATAGRAMS = const(4)
@@ -126,7 +126,9 @@ class Part:
             front = max(0, min(size, len(header) - offset))
             packet[at : at + front] = header[offset : offset + front]
             fast.copy(packet, at + front, payload, offset + front - len(header), size - front)
-            if not ip.complete(packet, HEADER + size, mac, destination, hop, now):
+            if mac is not None:
+                ip.link.send(packet, mac, ETHERTYPE, at + size)
+            elif not (ip.loop(packet) if ip.is_ours(destination) else ip.arp.resolve(hop, packet, now)):
                 return False
         return True
 

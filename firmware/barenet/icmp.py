@@ -89,7 +89,7 @@ class ICMP:
         if len(self._echoes) >= _WAITING:
             raise OSError(ENOBUFS, "too many echo requests wait for their reply: wait or forget() one")
         if size > _LARGEST:
-            raise OSError(EMSGSIZE, "an echo request carries at most 65,507 bytes")
+            raise OSError(EMSGSIZE, "at most 65,507 bytes")
         payload = bytes(i & 255 for i in range(size))
         sequence = self._sequence
         while sequence in self._echoes:

@@ -28,7 +28,7 @@ class IP:
     unreachable: callable(frame, source, code, now, kind=3) that answers with ICMP destination unreachable (or another error), or None.
     mtu: of our own network. paths: destination → path MTU where a router told a smaller one (see path_mtu.py).
     late: parts that were loaded when they were needed: objects with `name`, `drops` and `poll(now)`, which the stack calls.
-    looped: packets to ourselves, each a frame as if received, until deliver() takes them.
+    looped: packets to ourselves, each a frame as if received, until the stack gives them to input() at its next poll.
     """
 
     def __init__(self, link, arp):
@@ -84,10 +84,6 @@ class IP:
     def is_ours(self, address):
         """True for our own address and for 127.0.0.0/8: packets to it come back to us and never reach the wire."""
         return address[0] == 127 or address == self.address != ANY
-
-    def source(self, destination):
-        """Returns the address that packets to `destination` come from unless the program has chosen one."""
-        return destination if destination[0] == 127 else self.address
 
     def path_mtu(self, destination):
         """Returns the largest packet, IP header included, that may go to `destination` whole (RFC 1191)."""
@@ -182,7 +178,7 @@ class IP:
         """
         total = HEADER + len(header) + len(payload)
         if source is None:
-            source = self.source(destination)
+            source = destination if destination[0] == 127 else self.address
         mtu = self.path_mtu(destination)
         if total > mtu and whole:
             raise OSError(EMSGSIZE, "the packet is larger than the MTU")
@@ -209,7 +205,10 @@ class IP:
         packet[end : end + len(payload)] = payload
         if loop and destination in self.groups:
             self.loop(packet[at : at + total])
-        return self.complete(packet, total, mac, destination, hop, now)
+        if mac is None:
+            return self.loop(packet) if self.is_ours(destination) else self.arp.resolve(hop, packet, now)
+        self.link.send(packet, mac, ETHERTYPE, ethernet.HEADER + total)
+        return True
 
     def prepare(self, total, fragment, protocol, destination, source, ttl, tos):
         """Returns the header of a packet of `total` bytes, valid until the next call. fragment: the halfword of flags and fragment offset."""
@@ -232,13 +231,6 @@ class IP:
         h[11] = check >> 8
         return h
 
-    def complete(self, packet, total, mac, destination, hop, now):
-        """Sends the packet in the transmit frame `packet`; without a MAC address it is a buffer of its own that waits, or comes back to us."""
-        if mac is None:
-            return self.loop(packet) if self.is_ours(destination) else self.arp.resolve(hop, packet, now)
-        self.link.send(packet, mac, ETHERTYPE, ethernet.HEADER + total)
-        return True
-
     def loop(self, packet):
         """Lets a whole IP packet (bytes-like, copied), its header and checksums complete, arrive here at the next poll as if it were received.
 
@@ -251,12 +243,6 @@ class IP:
         frame[ethernet.HEADER :] = packet
         self.looped.append(frame)
         return True
-
-    def deliver(self, now):
-        """Takes the packets that loop() has kept to their handlers, as many as wait now."""
-        for _ in range(len(self.looped)):
-            frame = self.looped.pop(0)
-            self.input(memoryview(frame), len(frame), now, True)
 
     def checksum(self, buffer, start, end, seed=0):
         """Returns the folded, not inverted sum of buffer[start:end] as little-endian halfwords (RFC 1071), chained by `seed`."""

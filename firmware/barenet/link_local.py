@@ -12,13 +12,14 @@ from barenet.ip import ANY
 from micropython import const
 
 _MASK = b"\xff\xff\0\0"
+_TRIES = const(3)  # DISCOVERs without an answer: some 7 s
 _CONFLICTS = const(10)  # after so many there is one attempt a minute (RFC 3927 section 9)
 _RATE_LIMIT = const(60_000)
 _ADDRESSES = const(65024)  # 169.254.1.0 to 169.254.254.255
 
 
 class Part:
-    """The search for a free address for the IP layer `ip`."""
+    """The search for a free address for the IP layer `ip`; start() says for which stack."""
 
     name = "link_local"
 
@@ -30,28 +31,24 @@ class Part:
         self._claiming = False
         self._address = None
         self._retry_at = None
-        self._configure = None
+        self._stack = None
 
-    def start(self, configure, link, now):
-        """Looks for an address, then calls configure(address, netmask, gateway, dns); ANY takes it away.
-
-        link(): whether the cable is connected.
-        """
-        if self._configure is None:
-            self._configure = configure
-            self._link = link
+    def start(self, stack, now):
+        """Looks for an address of the stack when its DHCP client has asked often enough."""
+        self._stack = stack
+        if self._address is None and stack.dhcp.tries > _TRIES and self.ip.address == ANY:
             self._claim(now)
 
     def conflict(self, now):
         """Gives the address in use up, because another host has it, too, and looks for another."""
-        self._configure(ANY, ANY, ANY, [])
+        self._stack.configure(ANY, ANY, ANY, [])
         self._lost(now)
 
     def poll(self, now):
         """Does what is due."""
-        if self.ip.address not in (ANY, self._address) or not self._link():
+        if self.ip.address not in (ANY, self._address) or not self._stack.link_up:
             if self.ip.address == self._address:
-                self._configure(ANY, ANY, ANY, [])
+                self._stack.configure(ANY, ANY, ANY, [])
             self._claiming = False
             self.ip.late.remove(self)
             del sys.modules["barenet.link_local"]
@@ -77,7 +74,7 @@ class Part:
         if not free:
             self._lost(now)
         elif self.ip.address == ANY:
-            self._configure(self._address, _MASK, ANY, [])
+            self._stack.configure(self._address, _MASK, ANY, [])
 
     def _lost(self, now):
         self.drops["conflict"] += 1

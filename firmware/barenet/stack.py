@@ -56,8 +56,8 @@ class Stack:
         self.ip.unreachable = self.udp.unreachable = self.icmp.unreachable
         self.resolver = Resolver(self.udp)
         self.dhcp = Client(self.udp, driver.mac, hostname, self._configured)
-        self.dhcp.check = lambda *a: self.ip.part("acd").claim(*a)
-        self.arp.conflict = self._conflict
+        self.dhcp.check = True
+        self.arp.conflict = lambda *a: self.ip.part("acd").conflict(self, *a)
         self.link_local = False  # whether a link-local address replaces the lease while no server answers
         self.observer = None
         self.link_up = False
@@ -216,8 +216,10 @@ class Stack:
             driver.refill()
             self.flush()
         try:
-            if self.ip.looped:
-                self.ip.deliver(now)
+            looped = self.ip.looped
+            for _ in range(len(looped)):
+                frame = looped.pop(0)
+                self.ip.input(memoryview(frame), len(frame), now, True)
             self.tcp.poll(now)
             if ticks.reached(now, self._slow_at):
                 self._slow_at = ticks.add(now, _SLOW_MS)
@@ -252,17 +254,10 @@ class Stack:
         self.arp.poll(now)
         self.dhcp.poll(now)
         self.resolver.poll(now)
-        if self.link_local and self.ip.address == ANY and self.dhcp.silent():
-            self.ip.part("link_local").start(self.configure, self.driver.link, now)
+        if self.link_local and self.dhcp.state == "SELECTING":
+            self.ip.part("link_local").start(self, now)
         for part in self.ip.late:
             part.poll(now)
-
-    def _conflict(self, address, now):
-        if self.ip.part("acd").conflict(address, now):
-            if self.dhcp.lease is not None:
-                self.dhcp.decline(now)
-            elif address[:2] == b"\xa9\xfe":
-                self.ip.part("link_local").conflict(now)
 
     def _configured(self, lease):
         if lease is None:

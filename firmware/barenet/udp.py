@@ -72,7 +72,7 @@ class UDP:
             raise OSError(EINVAL, "a UDP port lies between 1 and 65535")
         ip = self.ip
         if source is None:
-            source = ip.source(destination)
+            source = destination if destination[0] == 127 else ip.address
         n = len(data)
         length = _HEADER + n
         header = self._header
