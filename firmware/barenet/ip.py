@@ -142,10 +142,6 @@ class IP:
             return
         handler(frame, ethernet.HEADER + header, ethernet.HEADER + total, source, destination, now)
 
-    def path_mtu(self, destination):
-        """Returns the MTU of the path to a destination, bytes."""
-        return 1500
-
     def next_hop(self, destination):
         """Returns the neighbour that a packet for `destination` goes to, or None when there is no route."""
         if destination == LIMITED_BROADCAST or destination[0] == 127:
