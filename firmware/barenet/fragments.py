@@ -2,7 +2,7 @@
 
 Loaded when the first fragment arrives or the first oversized datagram leaves.
 
-What waits to be complete is bounded: four datagrams, 12 KB, 60 s (RFC 1122 section 3.3.2 recommends 60 to 120 s); the oldest makes room. A datagram
+What waits to be complete is bounded: three datagrams, 9 KB, 60 s (RFC 1122 section 3.3.2 recommends 60 to 120 s); the oldest makes room. A datagram
 whose fragments overlap is dropped whole, with what still comes of it, because overlaps exist in attacks only (RFC 5722 says so for
 IPv6); a fragment that came twice is no overlap. A datagram that was put together has a header without options.
 """
@@ -13,8 +13,8 @@ from barenet.errors import EMSGSIZE
 from barenet.ip import ETHERTYPE, HEADER
 from micropython import const
 
-_DATAGRAMS = const(4)
-_BYTES = const(12288)
+_DATAGRAMS = const(3)
+_BYTES = const(9216)
 _OVERHEAD = const(48)  # bytes of heap that a fragment takes besides its data
 _TIMEOUT = const(60_000)
 _LONGEST = const(65535 - 20)  # data of one datagram
