@@ -28,7 +28,6 @@ class Part:
         self.drops = {"conflict": 0}
         # The same board tries the same addresses in the same order each time (section 2.1).
         self._seed = int.from_bytes(ip.link.mac[2:], "big") & 0x3FFFFFFF
-        self._claiming = False
         self._address = None
         self._retry_at = None
         self._stack = None
@@ -36,8 +35,8 @@ class Part:
     def start(self, stack, now):
         """Looks for an address of the stack when its DHCP client has asked often enough."""
         self._stack = stack
-        if self._address is None and stack.dhcp.tries > _TRIES and self.ip.address == ANY:
-            self._claim(now)
+        if stack.dhcp.tries > _TRIES and self.ip.address == ANY and self._retry_at is None:
+            self._retry_at = now
 
     def conflict(self, now):
         """Gives the address in use up, because another host has it, too, and looks for another."""
@@ -49,31 +48,25 @@ class Part:
         if self.ip.address not in (ANY, self._address) or not self._stack.link_up:
             if self.ip.address == self._address:
                 self._stack.configure(ANY, ANY, ANY, [])
-            self._claiming = False
             self.ip.late.remove(self)
             del sys.modules["barenet.link_local"]
             del barenet.link_local
-        elif self._retry_at is not None and ticks.reached(now, self._retry_at):
+        elif self._retry_at is not None and ticks.reached(now, self._retry_at) and self.ip.arp.probing is None:
             self._claim(now)
 
     def _claim(self, now):
-        self._retry_at = None
-        if self.ip.arp.probing is not None:  # an offer of DHCP is being looked at: it goes first
-            self._retry_at = ticks.add(now, 2_000)
-            return
+        # Tried again if this claim does not end, because an offer of DHCP is looked at.
+        self._retry_at = ticks.add(now, _RATE_LIMIT)
         self._seed = (self._seed * 1103515245 + 12345) & 0x3FFFFFFF
         host = 256 + (self._seed >> 8) % _ADDRESSES
         self._address = bytes((169, 254, host >> 8, host & 255))
-        self._claiming = True
         self.ip.part("acd").claim(self._address, self._claimed, now, False)
 
     def _claimed(self, free, now):
-        if not self._claiming:
-            return
-        self._claiming = False
         if not free:
             self._lost(now)
-        elif self.ip.address == ANY:
+        elif self.ip.address == ANY and self in self.ip.late:
+            self._retry_at = None
             self._stack.configure(self._address, _MASK, ANY, [])
 
     def _lost(self, now):

@@ -254,7 +254,7 @@ class Stack:
         self.arp.poll(now)
         self.dhcp.poll(now)
         self.resolver.poll(now)
-        if self.link_local and self.dhcp.state == "SELECTING":
+        if self.link_local and up and self.dhcp.state == "SELECTING":
             self.ip.part("link_local").start(self, now)
         for part in self.ip.late:
             part.poll(now)

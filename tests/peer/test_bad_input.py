@@ -143,7 +143,7 @@ FRAMES = {
     "ARP from a group": (ethernet(arp(sender_mac=BROADCAST) + bytes(18), 0x0806, source=BROADCAST), ("arp", "malformed")),
     "ARP that lies about its sender": (ethernet(arp(sender_mac=b"\x02\0\0\0\0\x67") + bytes(18), 0x0806), ("arp", "malformed")),
     "ARP for somebody else": (ethernet(arp(target="10.77.0.44") + bytes(18), 0x0806, to=BROADCAST), ("arp", "not for us")),
-    "ARP that claims our address": (ethernet(arp(2, sender=BOARD) + bytes(18), 0x0806, to=BROADCAST), None),
+    "ARP that claims our address": (ethernet(arp(2, sender=BOARD) + bytes(18), 0x0806, to=BROADCAST), ("arp", "conflict")),
     "ARP from nowhere": (ethernet(arp(sender="0.0.0.0") + bytes(18), 0x0806, to=BROADCAST), None),
     "ARP from a broadcast address": (ethernet(arp(2, sender="255.255.255.255") + bytes(18), 0x0806), None),
     "DHCP nobody waits for": (ethernet(ip(udp(bytes(300), port=68), 17)), ("udp", "port")),
