@@ -175,7 +175,7 @@ class IP:
         total = HEADER + len(header) + len(payload)
         if source is None:
             source = destination if destination[0] == 127 else self.address
-        mtu = self.path_mtu(destination)
+        mtu = self.paths.get(destination, self.mtu)
         if total > mtu and whole:
             raise OSError(EMSGSIZE, "the packet is larger than the MTU")
         mac = self.neighbour_mac(destination, now)

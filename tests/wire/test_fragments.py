@@ -310,3 +310,39 @@ def test_identifications_of_datagrams_in_fragments_wrap():
         assert endpoint.send(bytes(2000), PEER, 7777, wire.now)
         wire.stack.flush()
         assert [wire.next_frame()[18:20], wire.next_frame()[18:20]] == [ident, ident]
+
+
+@on_wire
+def test_whatever_comes_only_whole_datagrams_are_delivered_and_nothing_is_left():
+    from fuzz import Random
+
+    random = Random(7)
+    wire, got = receiver()
+    whole = {}
+    parts = []
+    for ident in range(400):
+        size = 24 * (1 + random.below(60)) + random.below(24)
+        data = pattern(ident, size)
+        whole[data] = True
+        step = 24 * (1 + random.below(20))
+        frames = cut(data, step, ident=ident)
+        for i in range(len(frames)):
+            j = random.below(len(frames))
+            frames[i], frames[j] = frames[j], frames[i]
+        how = random.below(8)
+        if how == 0:
+            del frames[random.below(len(frames))]
+        elif how == 1:
+            frames.insert(random.below(len(frames)), frames[random.below(len(frames))])
+        elif how == 2:
+            frames.insert(1, fragment(8 * random.below(size // 8 + 1), b"evil" * (6 + random.below(9)), ident=ident))
+        parts += frames
+        if random.below(2):
+            wire.receive(*parts)
+            parts = []
+    for data in got:
+        assert data in whole or b"evil" in data
+    assert len(got) > 200 and not wire.stack.errors
+    wire.advance(61_000)
+    wire.frames.clear()
+    assert not wire.ip.part("fragments")._datagrams
