@@ -12,6 +12,7 @@ _REQUEST = const(1)
 _REPLY = const(2)
 _FIXED = b"\x00\x01\x08\x00\x06\x04"  # Ethernet, IPv4, their address lengths
 _ZERO = b"\x00\x00\x00\x00"
+LINK_LOCAL = b"\xa9\xfe"
 
 AGE = const(60_000)  # ms until an unconfirmed entry is asked for again
 RETRY = const(1_000)  # ms between requests (RFC 1122 2.3.2.1: at most one a second)
@@ -34,7 +35,8 @@ class ARP:
 
     link: the Ethernet layer. address: own IPv4 address, set by the IP layer.
     changed: callbacks (address, mac) for a neighbour whose MAC address is new. failed: callback (address, packet, now) for each packet
-    that waited in vain; a packet is the bytes from the IP header on.
+    that waited in vain; a packet is the bytes from the IP header on. conflict: callback (address, now) when another host uses our address, or
+    the one that is being probed for, `probing` (see acd.py).
     """
 
     def __init__(self, link):
@@ -44,7 +46,8 @@ class ARP:
         self.changed = []
         self.failed = None
         self.conflict = None
-        self.drops = {"malformed": 0, "not for us": 0, "pending queue full": 0, "no answer": 0}
+        self.probing = None
+        self.drops = {"malformed": 0, "not for us": 0, "pending queue full": 0, "no answer": 0, "conflict": 0}
         link.handlers[ETHERTYPE] = self.input
 
     def lookup(self, address, now):
@@ -124,9 +127,11 @@ class ARP:
             self.drops["malformed"] += 1
             return
         ours = self.address != _ZERO and target == self.address
-        if sender == self.address and sender != _ZERO:
-            if sender_mac != self.link.mac and self.conflict is not None:
-                self.conflict(sender_mac, now)
+        if sender != _ZERO and sender in (self.address, self.probing) or sender == _ZERO and target == self.probing:
+            if sender_mac != self.link.mac:
+                self.drops["conflict"] += 1
+                if self.conflict is not None:
+                    self.conflict(target if sender == _ZERO else sender, now)
             return
         if sender[0] and sender[0] < 224:
             entry = self.cache.get(sender)
@@ -174,6 +179,8 @@ class ARP:
         frame[28:32] = self.address
         frame[32:38] = target_mac
         frame[38:42] = target
+        if self.address[:2] == LINK_LOCAL:
+            destination = ethernet.BROADCAST  # RFC 3927 section 2.5
         self.link.send(frame, destination, ETHERTYPE, ethernet.HEADER + _PACKET)
 
     def _make_room(self):

@@ -5,7 +5,8 @@
                          ├── NAK ── REBOOTING ←─ link up again, a lease in hand               ↓
                          └── NAK, lease over ── REBINDING ←───────── T2 ───────────────── RENEWING
 
-An ACK leads from REBOOTING, RENEWING and REBINDING to BOUND; four REQUESTs without an answer lead from REQUESTING and
+An ACK leads from REBOOTING, RENEWING and REBINDING to BOUND, by way of CHECKING when the address is a new one: if another
+host uses it, the client sends DECLINE and begins again after 10 s. Four REQUESTs without an answer lead from REQUESTING and
 REBOOTING to INIT.
 
 The client reads no clock and owns no socket: it is the owner of UDP port 68 while it runs, `poll(now)` does what is
@@ -29,6 +30,7 @@ _SERVER_PORT = const(67)
 # Fields of the message, RFC 2131 section 2.
 _XID = const(4)
 _SECS = const(8)
+_FLAGS = const(10)
 _CIADDR = const(12)
 _YIADDR = const(16)
 _CHADDR = const(28)
@@ -61,12 +63,14 @@ _END = const(255)
 _DISCOVER = const(1)
 _OFFER = const(2)
 _REQUEST = const(3)
+_DECLINE = const(4)
 _ACK = const(5)
 _NAK = const(6)
 _RELEASE = const(7)
 
 _TRIES = const(4)  # REQUESTs before we start again
 _RENEW_WAIT = const(60)  # s
+_DECLINE_WAIT = const(10_000)  # ms
 _FOREVER = const(0x3FFFFFFF)  # s: 34 years, the most a small int holds
 _LONGEST_SLEEP = const(86400)  # s: poll() runs at least once a day, so that no tick is missed
 
@@ -127,9 +131,10 @@ class Client:
     configured(lease): called with the lease when an address, or something that came with it, is new, and with None when
     the address must no longer be used.
     random(n): returns n unpredictable bytes.
+    `check`: whether a new address is probed for (acd.py) before it is used.
 
     `state` is one of the names in the picture above, `lease` the current Lease or None. `drops` counts the messages
-    that were ignored.
+    that were ignored. `tries` counts the messages that were sent since the last answer.
     """
 
     def __init__(self, udp, mac, hostname, configured, random=os.urandom):
@@ -154,9 +159,10 @@ class Client:
         }
         self._udp = udp
         self._random = random
+        self.check = False
         self._xid = b""
         self._offer = None
-        self._tries = 0
+        self.tries = 0
         self._failures = 0
         self._up = True
         # The client's clock: whole seconds, and the tick at which the last of them began.
@@ -202,6 +208,24 @@ class Client:
             self._init(now)
         else:
             self._acquire("REBOOTING", now)
+
+    def checked(self, free, now):
+        """Use the address that was looked at if it is `free`.
+
+        If not, or when another host uses the address of the lease, too, tell the server and look for another after 10 s
+        (RFC 2131 section 3.1.5).
+        """
+        if self.state != "CHECKING" and (free or self.lease is None):
+            return
+        if free:
+            self._bind(self._offer)
+            return
+        self.state = "CHECKING"
+        self._xid = self._random(4)
+        self._send(_DECLINE, now)
+        self._drop_lease()
+        self._init(now)
+        self._retry_at = ticks.add(now, _DECLINE_WAIT)
 
     def poll(self, now):
         """Do what is due. Returns the tick at which `poll` must run again, or None when it need not."""
@@ -254,7 +278,7 @@ class Client:
     def _acquire(self, state, now):
         self.state = state
         self._xid = self._random(4)
-        self._tries = 0
+        self.tries = 0
         self._began = self._seconds
         self._retry_at = now
 
@@ -283,7 +307,7 @@ class Client:
 
     def _retry(self, now):
         state = self.state
-        if state in ("REQUESTING", "REBOOTING") and self._tries >= _TRIES:
+        if state in ("REQUESTING", "REBOOTING") and self.tries >= _TRIES:
             self._fail(now)
             return
         if state == "INIT":
@@ -295,8 +319,8 @@ class Client:
             left = (lease.t2 if state == "RENEWING" else lease.seconds) - (self._seconds - self._granted)
             self._retry_at = ticks.add(now, min(max(left >> 1, _RENEW_WAIT), _LONGEST_SLEEP) * 1000)
         else:
-            self._retry_at = ticks.add(now, self._backoff(self._tries))
-        self._tries += 1
+            self._retry_at = ticks.add(now, self._backoff(self.tries))
+        self.tries += 1
 
     def _send(self, kind, now):
         # RFC 2131 table 5 says which message carries what.
@@ -304,7 +328,7 @@ class Client:
         message = bytearray(_OPTIONS)
         message[0:3] = b"\x01\x01\x06"  # BOOTREQUEST, Ethernet, its address length
         message[_XID : _XID + 4] = self._xid
-        secs = 0 if kind == _RELEASE else min(self._seconds - self._began, 0xFFFF)
+        secs = 0 if kind in (_RELEASE, _DECLINE) else min(self._seconds - self._began, 0xFFFF)
         message[_SECS] = secs >> 8
         message[_SECS + 1] = secs & 255
         message[_CHADDR : _CHADDR + 6] = self.mac
@@ -317,8 +341,13 @@ class Client:
             if kind == _RELEASE or state == "RENEWING":
                 destination = self.lease.server
         message += bytes((_MESSAGE_TYPE, 1, kind, _CLIENT_ID, 7, 1)) + self.mac
+        if self.lease is None and self._udp.ip.address != ANY:
+            message[_FLAGS] = 0x80  # a link-local address hears broadcasts alone
         if kind == _RELEASE:
             message += bytes((_SERVER, 4)) + self.lease.server
+        elif kind == _DECLINE:
+            wanted = self.lease or self._offer
+            message += bytes((_REQUESTED_ADDRESS, 4)) + wanted.address + bytes((_SERVER, 4)) + wanted.server
         else:
             wanted = self._offer if state == "REQUESTING" else self.lease if state == "REBOOTING" else None
             if wanted is not None:
@@ -399,8 +428,13 @@ class Client:
             self._xid = xid
             self._began = began
             self._retry(now)
-        else:
+        elif not self.check or (self.lease is not None and self.lease.address == lease.address):
             self._bind(lease)
+        else:
+            self.state = "CHECKING"
+            self._offer = lease
+            self._retry_at = None
+            self._udp.ip.part("acd").claim(lease.address, self.checked, now)
         return None
 
     def _bind(self, lease):

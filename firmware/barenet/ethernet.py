@@ -12,12 +12,14 @@ class Ethernet:
 
     pool: the Pool that holds the rings; mac: own address, 6 bytes.
     handlers: EtherType → handler(frame, length, now), filled in by the protocols above.
+    flush(): hands what was sent so far to the driver; filter(addresses): lets these multicasts through. Both are set by the stack.
     """
 
     def __init__(self, pool, mac):
         self.pool = pool
         self.mac = bytes(mac)
         self.handlers = {}
+        self.flush = self.filter = None
         self.groups = set()
         self.drops = {"short": 0, "not ours": 0, "unknown type": 0, "transmit ring full": 0}
 

@@ -29,6 +29,7 @@ _QUOTE = const(8)  # bytes of the packet's payload that an error must quote
 _ERROR_INTERVAL = const(100)
 _ERROR_BURST = const(6)
 
+_LARGEST = const(65507)  # bytes of an echo request's payload
 _WAITING = const(8)  # echo requests that may wait for their reply
 
 
@@ -70,9 +71,6 @@ class ICMP:
             "rate": 0,
             "busy": 0,
         }
-        # What the last "fragmentation needed" said, 0 if it did not say (RFC 1191 section 4): for the handler in
-        # ip.errors.
-        self.next_hop_mtu = 0
         self._header = bytearray(_HEADER)
         self._identifier = random(2)
         self._sequence = 0
@@ -86,10 +84,12 @@ class ICMP:
         """Send an echo request with `size` bytes of payload and return its `Echo`, which the answer will complete.
 
         The caller decides how long to wait and then calls `forget`. Raises OSError(ENOBUFS) when 8 requests wait or the
-        transmit ring is full, OSError(EHOSTUNREACH) with no route, OSError(EMSGSIZE) over the MTU.
+        transmit ring is full, OSError(EHOSTUNREACH) with no route, OSError(EMSGSIZE) over 65,507 bytes.
         """
         if len(self._echoes) >= _WAITING:
             raise OSError(ENOBUFS, "too many echo requests wait for their reply: wait or forget() one")
+        if size > _LARGEST:
+            raise OSError(EMSGSIZE, "at most 65,507 bytes")
         payload = bytes(i & 255 for i in range(size))
         sequence = self._sequence
         while sequence in self._echoes:
@@ -110,16 +110,18 @@ class ICMP:
         if self._echoes.get(echo.sequence) is echo:
             del self._echoes[echo.sequence]
 
-    def unreachable(self, frame, source, code, now):
+    def unreachable(self, frame, source, code, now, kind=_UNREACHABLE):
         """Tell `source`, the sender of the packet in `frame`, why it was not taken: code 2 protocol, 3 port.
+
+        kind: another ICMP error with that code.
 
         Silent, as RFC 1122 section 3.2.2 demands, about broadcasts and multicasts of either layer, fragments, ICMP
         errors, and packets whose source is not one host; and over the limit of 10 a second, counted.
         """
         ip = self.ip
-        if frame[0] & 1 or frame[30:34] != ip.address or ip.address == ANY:
+        if frame[0] & 1 or not ip.is_ours(frame[30:34]):
             return
-        if source[0] == 0 or source[0] == 127 or source[0] >= 224 or ip.is_broadcast(source):
+        if source[0] == 0 or (source[0] == 127 != frame[30]) or source[0] >= 224 or ip.is_broadcast(source):
             return
         start = _IP + ((frame[_IP] & 15) << 2)
         if frame[20] & 0x3F or frame[21] or (frame[23] == _ICMP and frame[start] not in (_ECHO_REPLY, _ECHO_REQUEST)):
@@ -128,7 +130,7 @@ class ICMP:
             self.drops["rate"] += 1
             return
         header = self._header
-        header[0] = _UNREACHABLE
+        header[0] = kind
         header[1] = code
         header[4] = header[5] = header[6] = header[7] = 0
         end = min(start + _QUOTE, _IP + (frame[16] << 8 | frame[17]))
@@ -156,7 +158,7 @@ class ICMP:
         total = ~checksum(payload, 0, len(payload), checksum(header, 0, _HEADER)) & 0xFFFF
         header[2] = total & 255
         header[3] = total >> 8
-        return self.ip.output(_ICMP, destination, header, payload, now=now, source=source, ttl=ttl, tos=tos)
+        return self.ip.output(_ICMP, destination, header, payload, now, source, ttl, tos, False)
 
     def _reply(self, destination, payload, now, source, tos):
         try:
@@ -178,7 +180,7 @@ class ICMP:
         if kind == _ECHO_REQUEST and frame[start + 1] == 0:
             # RFC 1122 section 3.2.2.6 lets a host ignore an echo request to a broadcast; answering is how smurf attacks
             # multiply.
-            if frame[0] & 1 or destination != self.ip.address or destination == ANY or source == ANY:
+            if frame[0] & 1 or not self.ip.is_ours(destination) or source == ANY:
                 drops["broadcast"] += 1
                 return
             header = self._header
@@ -220,8 +222,7 @@ class ICMP:
         ):
             self.drops["quote"] += 1
             return
-        address = self.ip.address
-        if address == ANY or frame[quote + 12 : quote + 16] != address:
+        if not self.ip.is_ours(frame[quote + 12 : quote + 16]):
             self.drops["not ours"] += 1
             return
         protocol = frame[quote + 9]
@@ -231,17 +232,16 @@ class ICMP:
             return
         kind = frame[start]
         code = EHOSTUNREACH
-        self.next_hop_mtu = 0
+        destination = bytes(frame[quote + 16 : quote + 20])
+        header = bytes(frame[inner : min(end, inner + 20)])
         if kind == _UNREACHABLE:
             if frame[start + 1] in (2, 3):
                 code = ECONNREFUSED
             elif frame[start + 1] == _FRAGMENTATION_NEEDED:
-                code = EMSGSIZE
-                self.next_hop_mtu = frame[start + 6] << 8 | frame[start + 7]
+                self.ip.part("path_mtu").error(frame, start, destination, header, handler, now)
+                return
         elif kind == _PARAMETER_PROBLEM:
             code = EPROTO
-        destination = bytes(frame[quote + 16 : quote + 20])
-        header = bytes(frame[inner : min(end, inner + 20)])
         if protocol == _ICMP:
             self._failed(code, destination, header, now, source)
         else:
@@ -256,8 +256,9 @@ class ICMP:
             or destination != echo.destination
         ):
             self.drops["no request"] += 1
-            return
+            return False
         self.forget(echo)
         echo.answered = now
         echo.error = code
         echo.source = source
+        return True

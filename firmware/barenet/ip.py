@@ -1,6 +1,7 @@
-"""IPv4 (RFC 791, with the host requirements of RFC 1122 section 3): header checks, addresses, routes.
+"""IPv4 (RFC 791, with the host requirements of RFC 1122 section 3): header checks, addresses, routes, loopback.
 
-Fragments are counted and dropped; the datagrams we send have DF set and never exceed the MTU.
+A packet that fits the path has DF set; what is larger, and fragments that arrive, are the matter of fragments.py. What is seldom needed is loaded
+when it is needed and then stands in `IP.late`.
 """
 
 import os
@@ -14,6 +15,8 @@ MTU = const(1500)
 HEADER = const(20)
 ANY = b"\x00\x00\x00\x00"
 LIMITED_BROADCAST = b"\xff\xff\xff\xff"
+_DF = const(0x4000)
+_LOOPED = const(16)  # packets to ourselves that wait for the next poll
 
 
 class IP:
@@ -22,7 +25,10 @@ class IP:
     link: the Ethernet layer; arp: the neighbour cache.
     handlers: protocol → handler(frame, start, end, source, destination, now).
     errors: protocol → handler(code, destination, header, now) for ICMP errors and failed neighbour look-ups.
-    unreachable: callable(frame, source, code, now) that answers with ICMP destination unreachable, or None.
+    unreachable: callable(frame, source, code, now, kind=3) that answers with ICMP destination unreachable (or another error), or None.
+    mtu: of our own network. paths: destination → path MTU where a router told a smaller one (see path_mtu.py).
+    late: parts that were loaded when they were needed: objects with `name`, `drops` and `poll(now)`, which the stack calls.
+    looped: packets to ourselves, each a frame as if received, until the stack gives them to input() at its next poll.
     """
 
     def __init__(self, link, arp):
@@ -36,7 +42,11 @@ class IP:
         self.handlers = {}
         self.errors = {}
         self.unreachable = None
-        self.identification = os.urandom(1)[0] << 8 | os.urandom(1)[0]
+        self.mtu = MTU
+        self.paths = {}
+        self.late = []
+        self.looped = []
+        self.identification = int.from_bytes(os.urandom(2), "big")
         self._header = bytearray(HEADER)
         self.drops = {
             "short": 0,
@@ -44,19 +54,21 @@ class IP:
             "header length": 0,
             "total length": 0,
             "checksum": 0,
-            "fragment": 0,
             "source": 0,
             "not for us": 0,
             "unknown protocol": 0,
+            "loopback full": 0,
         }
         link.handlers[ETHERTYPE] = self.input
         arp.failed = self._neighbour_failed
 
-    def configure(self, address, netmask, gateway):
-        """Sets our address, netmask and default gateway (4 bytes each; ANY takes the address away)."""
+    def configure(self, address, netmask, gateway, mtu=MTU):
+        """Sets our address, netmask and default gateway (4 bytes each; ANY takes the address away), and the MTU of our network."""
         self.address = address
         self.netmask = netmask
         self.gateway = gateway
+        self.mtu = mtu
+        self.paths.clear()
         if address == ANY or netmask[3] >= 254:  # a network of two addresses has no broadcast address (RFC 3021), one of one has none either
             self.broadcast = LIMITED_BROADCAST
         else:
@@ -69,8 +81,25 @@ class IP:
         """True for 255.255.255.255 and for the broadcast address of our network."""
         return address == LIMITED_BROADCAST or address == self.broadcast
 
-    def input(self, frame, length, now):
-        """Checks one packet (RFC 1122 section 3.2.1) and takes it to the handler of its protocol."""
+    def is_ours(self, address):
+        """True for our own address and for 127.0.0.0/8: packets to it come back to us and never reach the wire."""
+        return address[0] == 127 or address == self.address != ANY
+
+    def path_mtu(self, destination):
+        """Returns the largest packet, IP header included, that may go to `destination` whole (RFC 1191)."""
+        return self.paths.get(destination, self.mtu)
+
+    def part(self, name):
+        """Returns the late part `name`, the object that the module of this name makes from us; loads it when it is needed first."""
+        for part in self.late:
+            if part.name == name:
+                return part
+        part = getattr(__import__("barenet." + name), name).Part(self)
+        self.late.append(part)
+        return part
+
+    def input(self, frame, length, now, looped=False):
+        """Checks one packet (RFC 1122 section 3.2.1) and takes it to the handler of its protocol. `looped`: it came from ourselves."""
         if length < ethernet.HEADER + HEADER:
             self.drops["short"] += 1
             return
@@ -90,17 +119,21 @@ class IP:
             return
         source = bytes(frame[26:30])
         destination = bytes(frame[30:34])
-        if source[0] >= 224 or source[0] == 127 or source == self.address != ANY or self.is_broadcast(source):
-            self.drops["source"] += 1
-            return
-        # Without an address of our own (DHCP) every unicast that reached our MAC address may be the offer we wait for.
-        if destination != self.address and self.address != ANY:
-            if not self.is_broadcast(destination) and destination not in self.groups:
-                self.drops["not for us"] += 1
+        if not looped:
+            if source[0] >= 224 or self.is_ours(source) or self.is_broadcast(source):
+                self.drops["source"] += 1
                 return
+            # Without an address of our own (DHCP) every unicast that reached our MAC address may be the offer we wait for.
+            if (destination != self.address and self.address != ANY) or destination[0] == 127:
+                if not self.is_broadcast(destination) and destination not in self.groups:
+                    self.drops["not for us"] += 1
+                    return
         if frame[20] & 0x3F or frame[21]:
-            self.drops["fragment"] += 1
-            return
+            frame = self.part("fragments").receive(frame, header, total, source, destination, now)
+            if frame is None:
+                return
+            header = HEADER
+            total = len(frame) - ethernet.HEADER
         handler = self.handlers.get(frame[23])
         if handler is None:
             self.drops["unknown protocol"] += 1
@@ -109,16 +142,14 @@ class IP:
             return
         handler(frame, ethernet.HEADER + header, ethernet.HEADER + total, source, destination, now)
 
-    def path_mtu(self, destination):
-        """Returns the MTU of the path to a destination, bytes."""
-        return 1500
-
     def next_hop(self, destination):
         """Returns the neighbour that a packet for `destination` goes to, or None when there is no route."""
-        if destination == LIMITED_BROADCAST:
+        if destination == LIMITED_BROADCAST or destination[0] == 127:
             return destination
-        if self.address == ANY or destination[0] == 127:  # loopback never leaves a host (RFC 1122 3.2.1.3), and we have none
+        if self.address == ANY:
             return None
+        if destination[:2] == b"\xa9\xfe":
+            return destination  # link-local addresses are never behind a router (RFC 3927 section 2.6.2)
         for i in range(4):
             if (destination[i] ^ self.address[i]) & self.netmask[i]:
                 return None if self.gateway == ANY else self.gateway
@@ -133,14 +164,19 @@ class IP:
         hop = self.next_hop(destination)
         return None if hop is None else self.arp.lookup(hop, now)
 
-    def output(self, protocol, destination, header, payload=b"", now=0, source=None, ttl=64, tos=0):
+    def output(self, protocol, destination, header, payload=b"", now=0, source=None, ttl=64, tos=0, whole=True, loop=False):
         """Sends one packet that carries header + payload (both bytes-like, copied).
 
+        whole: it must arrive in one piece, or not at all; else it is sent in fragments when it is larger than the path allows.
+        loop: a multicast to a group of our own comes back to us, too.
         Returns True when it was queued or waits for its neighbour's address, False when the transmit ring (or the queue of waiting packets)
-        is full. Raises OSError: EHOSTUNREACH without a route, EMSGSIZE over the MTU.
+        is full. Raises OSError: EHOSTUNREACH without a route, EMSGSIZE over the MTU, or over 65,535 bytes when it need not be whole.
         """
         total = HEADER + len(header) + len(payload)
-        if total > MTU:
+        if source is None:
+            source = destination if destination[0] == 127 else self.address
+        mtu = self.paths.get(destination, self.mtu)
+        if total > mtu and whole:
             raise OSError(EMSGSIZE, "the packet is larger than the MTU")
         mac = self.neighbour_mac(destination, now)
         hop = None
@@ -148,6 +184,10 @@ class IP:
             hop = self.next_hop(destination)
             if hop is None:
                 raise OSError(EHOSTUNREACH, "no route: set an address and a gateway first")
+        self.identification = self.identification + 1 & 0xFFFF
+        if total > mtu:
+            return self.part("fragments").send(protocol, destination, header, payload, now, source, ttl, tos, mac, hop)
+        if mac is None:
             packet = bytearray(total)
             at = 0
         else:
@@ -155,7 +195,19 @@ class IP:
             if packet is None:
                 return False
             at = ethernet.HEADER
-        self.identification = self.identification + 1 & 0xFFFF
+        packet[at : at + HEADER] = self.prepare(total, _DF, protocol, destination, source, ttl, tos)
+        end = at + HEADER + len(header)
+        packet[at + HEADER : end] = header
+        packet[end : end + len(payload)] = payload
+        if loop and destination in self.groups:
+            self.loop(packet[at : at + total])
+        if mac is None:
+            return self.loop(packet) if self.is_ours(destination) else self.arp.resolve(hop, packet, now)
+        self.link.send(packet, mac, ETHERTYPE, ethernet.HEADER + total)
+        return True
+
+    def prepare(self, total, fragment, protocol, destination, source, ttl, tos):
+        """Returns the header of a packet of `total` bytes, valid until the next call. fragment: the halfword of flags and fragment offset."""
         h = self._header
         h[0] = 0x45
         h[1] = tos
@@ -163,24 +215,29 @@ class IP:
         h[3] = total & 0xFF
         h[4] = self.identification >> 8
         h[5] = self.identification & 0xFF
-        h[6] = 0x40  # DF
-        h[7] = 0
+        h[6] = fragment >> 8
+        h[7] = fragment & 0xFF
         h[8] = ttl
         h[9] = protocol
         h[10] = h[11] = 0
-        h[12:16] = self.address if source is None else source
+        h[12:16] = source
         h[16:20] = destination
         check = ~fast.add(h, 0, HEADER, 0) & 0xFFFF
         h[10] = check & 0xFF
         h[11] = check >> 8
-        packet[at : at + HEADER] = h
-        at += HEADER
-        packet[at : at + len(header)] = header
-        at += len(header)
-        packet[at : at + len(payload)] = payload
-        if mac is None:
-            return self.arp.resolve(hop, packet, now)
-        self.link.send(packet, mac, ETHERTYPE, ethernet.HEADER + total)
+        return h
+
+    def loop(self, packet):
+        """Lets a whole IP packet (bytes-like, copied), its header and checksums complete, arrive here at the next poll as if it were received.
+
+        Returns False when too many wait (counted).
+        """
+        if len(self.looped) >= _LOOPED:
+            self.drops["loopback full"] += 1
+            return False
+        frame = bytearray(ethernet.HEADER + len(packet))
+        frame[ethernet.HEADER :] = packet
+        self.looped.append(frame)
         return True
 
     def checksum(self, buffer, start, end, seed=0):

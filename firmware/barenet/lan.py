@@ -39,7 +39,8 @@ class LAN:
     """The Ethernet interface. There is one: a second call returns the same object and ignores its arguments.
 
     board: dict with the board file's content; default: what deploy left on the board. Further keyword arguments replace single entries of it
-    (receive=, transmit=: frames in the rings; hostname=; network=: "dhcp" or {"ip": "10.0.0.2/24", "gw": …, "dns": …}).
+    (receive=, transmit=: frames in the rings; hostname=; network=: "dhcp" or {"ip": "10.0.0.2/24", "gw": …, "dns": …};
+    link_local=True: an address 169.254.x.y while no DHCP server answers).
     The constructor stops a MAC that an earlier program left running and touches nothing else.
     """
 
@@ -65,6 +66,7 @@ class LAN:
         self._network = config.get("network", "dhcp")
         self.driver = driver
         self.stack = Stack(driver, config.get("receive", 8), config.get("transmit", 4), config.get("hostname", "barenet"))
+        self.stack.link_local = config.get("link_local", False)
         self._active = False
         self._timer = None
         self._made = True

@@ -8,6 +8,10 @@ from barenet.errors import EADDRINUSE, EADDRNOTAVAIL, EINVAL, ENOPROTOOPT, EOPNO
 from barenet.socket import (
     IP_ADD_MEMBERSHIP,
     IP_DROP_MEMBERSHIP,
+    IP_MULTICAST_LOOP,
+    IP_MULTICAST_TTL,
+    IP_TOS,
+    IP_TTL,
     IPPROTO_IP,
     IPPROTO_TCP,
     SO_BINDTODEVICE,
@@ -25,7 +29,7 @@ from barenet.socket import (
     TCP_KEEPIDLE,
     TCP_KEEPINTVL,
     TCP_NODELAY,
-    _open,
+    TCP_USER_TIMEOUT,
 )
 from barenet.tcp import BUFFER
 from barenet.tcp.connection import KEEP_COUNT
@@ -47,10 +51,15 @@ _OPTIONS = {
     SOL_SOCKET << 16 | SO_LINGER: _NO_LINGER,
     SOL_SOCKET << 16 | SO_SNDBUF: BUFFER,
     SOL_SOCKET << 16 | SO_RCVBUF: BUFFER,
+    IPPROTO_IP << 16 | IP_TOS: 0,
+    IPPROTO_IP << 16 | IP_TTL: 64,
+    IPPROTO_IP << 16 | IP_MULTICAST_TTL: 1,
+    IPPROTO_IP << 16 | IP_MULTICAST_LOOP: 1,
     IPPROTO_TCP << 16 | TCP_NODELAY: 0,
     IPPROTO_TCP << 16 | TCP_KEEPIDLE: 7200,
     IPPROTO_TCP << 16 | TCP_KEEPINTVL: 75,
     IPPROTO_TCP << 16 | TCP_KEEPCNT: KEEP_COUNT,
+    IPPROTO_TCP << 16 | TCP_USER_TIMEOUT: 0,
 }
 
 
@@ -75,7 +84,10 @@ def set(sock, level, option, value):
     elif level == IPPROTO_IP and option in (IP_ADD_MEMBERSHIP, IP_DROP_MEMBERSHIP):
         _member(sock, option == IP_ADD_MEMBERSHIP, bytes(value))
     elif key in _OPTIONS:
-        sock._options[key] = _number(value)
+        value = _number(value)
+        if level == IPPROTO_IP and not (option == IP_TTL) <= value <= 255:
+            raise OSError(EINVAL, "a TTL or TOS has 8 bits")
+        sock._options[key] = value
         if option in (SO_SNDBUF, SO_RCVBUF) and sock._connection is not None and sock._connection.remote is None:
             sock._create()
         sock._stack.enter()
@@ -145,19 +157,27 @@ def info(sock):
 def apply(sock):
     """Sets the options on the connection or endpoint that is there to set them on."""
     connection = sock._connection
+    endpoint = sock._endpoint
+    what = endpoint or connection
+    if what is not None:
+        what.ttl = _option(sock, IP_TTL, IPPROTO_IP)
+        what.tos = _option(sock, IP_TOS, IPPROTO_IP)
     if connection is not None:
         connection.nodelay = _option(sock, TCP_NODELAY, IPPROTO_TCP)
         keep = _option(sock, SO_KEEPALIVE)
         connection.keepalive = _option(sock, TCP_KEEPIDLE, IPPROTO_TCP) * 1000 if keep else 0
         connection.keep_interval = _option(sock, TCP_KEEPINTVL, IPPROTO_TCP) * 1000
         connection.keep_count = _option(sock, TCP_KEEPCNT, IPPROTO_TCP)
+        connection.user_timeout = _option(sock, TCP_USER_TIMEOUT, IPPROTO_TCP)
         if connection.remote is not None:
             connection.keep(sock._stack.now())
-    if sock._endpoint is not None:
-        sock._endpoint.broadcast = bool(_option(sock, SO_BROADCAST))
+    if endpoint is not None:
+        endpoint.broadcast = bool(_option(sock, SO_BROADCAST))
+        endpoint.group_ttl = _option(sock, IP_MULTICAST_TTL, IPPROTO_IP)
+        endpoint.loop = _option(sock, IP_MULTICAST_LOOP, IPPROTO_IP) != 0
         size = sock._options.get(SOL_SOCKET << 16 | SO_RCVBUF)
-        if size is not None and size != sock._endpoint.rcvbuf:
-            sock._endpoint.rcvbuf = size
+        if size is not None and size != endpoint.rcvbuf:
+            endpoint.rcvbuf = size
 
 
 def watch(sock, callback):
@@ -175,15 +195,7 @@ def watch(sock, callback):
 def leave(sock, group):
     """Leaves a multicast group."""
     sock._groups.remove(group)
-    ip = sock._stack.ip
-    link = sock._stack.link
-    if not any(s is not None and s._stack is sock._stack and group in s._groups for s in _open):
-        ip.groups.discard(group)
-        # Other groups may have the same MAC address (RFC 1112 section 6.4).
-        link.groups.clear()
-        for other in ip.groups:
-            link.groups.add(ip.neighbour_mac(other, 0))
-        sock._stack.driver.filter(link.groups)
+    sock._stack.ip.part("igmp").leave(group, sock._stack.now())
 
 
 def _notify():
@@ -226,10 +238,8 @@ def _member(sock, join, value):
     stack.enter()
     try:
         if join:
+            stack.ip.part("igmp").join(group, stack.now())
             sock._groups.append(group)
-            stack.ip.groups.add(group)
-            stack.link.groups.add(stack.ip.neighbour_mac(group, 0))
-            stack.driver.filter(stack.link.groups)
         else:
             leave(sock, group)
     finally:

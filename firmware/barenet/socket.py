@@ -68,12 +68,17 @@ SO_SNDTIMEO = const(0x1005)
 SO_RCVTIMEO = const(0x1006)
 SO_ERROR = const(0x1007)
 SO_BINDTODEVICE = const(0x100B)
+IP_TOS = const(1)
+IP_TTL = const(2)
 IP_ADD_MEMBERSHIP = const(3)
 IP_DROP_MEMBERSHIP = const(4)
+IP_MULTICAST_TTL = const(5)
+IP_MULTICAST_LOOP = const(7)
 TCP_NODELAY = const(1)
 TCP_KEEPIDLE = const(3)
 TCP_KEEPINTVL = const(4)
 TCP_KEEPCNT = const(5)
+TCP_USER_TIMEOUT = const(18)  # Linux's number: lwIP has none
 MSG_PEEK = const(1)
 MSG_DONTWAIT = const(8)
 SHUT_RD = const(0)
@@ -753,11 +758,14 @@ class socket(io.IOBase):
         IPPROTO_TCP:
         * TCP_NODELAY: 0 or 1
         * TCP_KEEPIDLE, TCP_KEEPINTVL: seconds; TCP_KEEPCNT
+        * TCP_USER_TIMEOUT: ms without progress that end the connection (RFC 5482), 0: some 200 s
         IPPROTO_IP:
-        * IP_ADD_MEMBERSHIP, IP_DROP_MEMBERSHIP: 8 bytes, group and own address. They open and close the receive filter;
-          routers and snooping switches are not told, because there is no IGMP.
+        * IP_TTL: 1 to 255; IP_TOS: 0 to 255
+        * IP_MULTICAST_TTL: 0 to 255, 1 unless set; IP_MULTICAST_LOOP: 0 or 1, whether groups of this board get what it
+          sends to them
+        * IP_ADD_MEMBERSHIP, IP_DROP_MEMBERSHIP: 8 bytes, group and own address. Routers and switches are told (IGMP).
 
-        Raises OSError(ENOPROTOOPT) for any other.
+        Raises OSError(ENOPROTOOPT) for any other, OSError(EINVAL) for a TTL or TOS that does not fit.
         """
         self._check()
         if option == SO_REUSEADDR and level == SOL_SOCKET and isinstance(value, int):

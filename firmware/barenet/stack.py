@@ -9,7 +9,7 @@ from barenet.arp import ARP
 from barenet.errors import EAGAIN, ENETDOWN
 from barenet.ethernet import Ethernet
 from barenet.icmp import ICMP
-from barenet.ip import ANY, IP
+from barenet.ip import ANY, IP, MTU
 from barenet.pool import Pool
 from barenet.tcp import TCP
 from barenet.udp import UDP
@@ -47,11 +47,15 @@ class Stack:
         self.objects = self.pool.objects
         self.link = Ethernet(self.pool, driver.mac)
         self.arp = ARP(self.link)
+        self.link.flush = self.flush
+        self.link.filter = driver.filter
         self.ip = IP(self.link, self.arp)
         self.icmp = ICMP(self.ip)
         self.udp = UDP(self.ip)
         self.tcp = TCP(self.ip)
         self.ip.unreachable = self.udp.unreachable = self.icmp.unreachable
+        self.arp.conflict = lambda *a: self.ip.part("acd").conflict(self, *a)
+        self.link_local = False  # whether a link-local address replaces the lease while no server answers
         self.dns = []
         self._hostname = hostname
         self._resolver = None
@@ -87,6 +91,7 @@ class Stack:
             from barenet.dhcp import Client, Lease
 
             client = Client(self.udp, self.driver.mac, self._hostname, self._configured)
+            client.check = True
             if self._dhcp_state is not None:
                 state, lease = self._dhcp_state
                 for name in state:
@@ -182,13 +187,14 @@ class Stack:
 
     def wait(self, ms):
         """Sleeps until a frame may be waiting, at most ms."""
-        self.driver.wait(ms)
+        if not self.ip.looped:
+            self.driver.wait(ms)
 
-    def configure(self, address, netmask, gateway, dns):
-        """Sets a fixed address (4 bytes each; dns: list of addresses). ANY takes the address away."""
+    def configure(self, address, netmask, gateway, dns, mtu=0):
+        """Sets a fixed address (4 bytes each; dns: list of addresses; mtu of the network, if it is known). ANY takes the address away."""
         if self.ip.address != ANY and self.ip.address != address:
             self.tcp.abort_all(self.now())  # their packets would carry an address that is ours no longer
-        self.ip.configure(address, netmask, gateway)
+        self.ip.configure(address, netmask, gateway, mtu or MTU)
         self.dns = dns
         if self._resolver is not None:
             self._resolver.flush()
@@ -209,7 +215,7 @@ class Stack:
     def counters(self):
         """Returns {layer: {name: number}}: traffic and drops by reason."""
         words = self.words
-        return {
+        counters = {
             "frames": {
                 "in": words[fast.C_FRAMES_IN],
                 "out": words[fast.C_FRAMES_OUT],
@@ -225,6 +231,9 @@ class Stack:
             "dhcp": self.dhcp.drops,
             "resolver": self._resolver.drops if self._resolver else {},
         }
+        for part in self.ip.late:
+            counters[part.name] = part.drops
+        return counters
 
     def _with(self, drops, name, word):
         drops = dict(drops)
@@ -261,6 +270,10 @@ class Stack:
             driver.refill()
             self.flush()
         try:
+            looped = self.ip.looped
+            for _ in range(len(looped)):
+                frame = looped.pop(0)
+                self.ip.input(memoryview(frame), len(frame), now, True)
             self.tcp.poll(now)
             if ticks.reached(now, self._slow_at):
                 self._slow_at = ticks.add(now, _SLOW_MS)
@@ -298,6 +311,10 @@ class Stack:
             self._poll_dhcp(now)
         if self._resolver is not None:
             self._resolver.poll(now)
+        if self.link_local and up and self._dhcp is not None and self._dhcp.state == "SELECTING":
+            self.ip.part("link_local").start(self, now)
+        for part in self.ip.late:
+            part.poll(now)
 
     def _poll_dhcp(self, now):
         self._dhcp_at = ticks.add(now, _LOAD_AGAIN_MS)  # in case that there is no memory to load it
@@ -309,7 +326,7 @@ class Stack:
         if lease is None:
             self.configure(ANY, ANY, ANY, [])
         else:
-            self.configure(lease.address, lease.netmask, lease.gateway, lease.dns)
+            self.configure(lease.address, lease.netmask, lease.gateway, lease.dns, lease.mtu)
 
     def flush(self):
         """Hands queued transmit frames to the driver."""

@@ -6,7 +6,7 @@
   returns; `source` and `port` are the sender's. Returns False when the object does not want the datagram (the sender is
   told that the port is closed).
 * `failed(code, destination, port, now)`: a datagram sent to that address and port could not be delivered; `code` is an
-  errno.
+  errno, EMSGSIZE when a router could not pass it on whole (the next ones will be sent in fragments).
 
 The DHCP client and the resolver register themselves; a program's socket is an `Endpoint`, which keeps what arrives
 until it is read.
@@ -15,7 +15,7 @@ until it is read.
 import os
 
 from barenet import fast
-from barenet.errors import EACCES, EADDRINUSE, EADDRNOTAVAIL, EDESTADDRREQ, EINVAL, ENOMEM
+from barenet.errors import EACCES, EADDRINUSE, EADDRNOTAVAIL, EDESTADDRREQ, EINVAL, EMSGSIZE, ENOMEM
 from barenet.ip import ANY
 from micropython import const
 
@@ -61,18 +61,18 @@ class UDP:
                 return port
         raise OSError(EADDRINUSE, "every ephemeral UDP port is in use: close a socket")
 
-    def send(self, port, destination, remote_port, data, now, source=None, ttl=64, tos=0):
+    def send(self, port, destination, remote_port, data, now, source=None, ttl=64, tos=0, loop=False):
         """Send one datagram from local port `port`.
 
         destination, source: addresses; `source` is our own address unless given. remote_port: 1 to 65535.
-        data: bytes-like. Returns False when the transmit ring is full. Raises OSError(EMSGSIZE) when the datagram does
-        not fit the MTU, OSError(EHOSTUNREACH) with no route, OSError(EINVAL) for port 0.
+        data: bytes-like. ttl, tos, loop: see `IP.output`. Returns False when the transmit ring is full. Raises
+        OSError(EMSGSIZE) for more than 65,507 bytes, OSError(EHOSTUNREACH) with no route, OSError(EINVAL) for port 0.
         """
         if not 0 < remote_port < 65536:
             raise OSError(EINVAL, "a UDP port lies between 1 and 65535")
         ip = self.ip
         if source is None:
-            source = ip.address
+            source = destination if destination[0] == 127 else ip.address
         n = len(data)
         length = _HEADER + n
         header = self._header
@@ -88,7 +88,7 @@ class UDP:
         total = ~ip.checksum(data, 0, n, total) & 0xFFFF or 0xFFFF
         header[6] = total & 255
         header[7] = total >> 8
-        return ip.output(_UDP, destination, header, data, now=now, source=source, ttl=ttl, tos=tos)
+        return ip.output(_UDP, destination, header, data, now, source, ttl, tos, False, loop)
 
     def _receive(self, frame, start, end, source, destination, now):
         if end - start < _HEADER:
@@ -116,8 +116,10 @@ class UDP:
 
     def _failed(self, code, destination, header, now):
         owner = self.ports.get(header[0] << 8 | header[1])
-        if owner:
-            owner.failed(code, destination, header[2] << 8 | header[3], now)
+        if owner is None:
+            return False
+        owner.failed(code, destination, header[2] << 8 | header[3], now)
+        return True
 
 
 class Endpoint:
@@ -137,6 +139,8 @@ class Endpoint:
         self.broadcast = False  # SO_BROADCAST
         self.ttl = 64
         self.tos = 0
+        self.group_ttl = 1  # IP_MULTICAST_TTL
+        self.loop = True  # IP_MULTICAST_LOOP
         self.error = 0
         self.dropped = 0
         # Who sent the datagram that was taken last.
@@ -159,7 +163,7 @@ class Endpoint:
             raise OSError(EINVAL, "this socket is already bound")
         if not 0 <= port < 65536:
             raise OSError(EINVAL, "a UDP port lies between 0 and 65535")
-        if address != ANY and address != udp.ip.address:
+        if address != ANY and not udp.ip.is_ours(address):
             raise OSError(EADDRNOTAVAIL, "this is not an address of this board: bind to '0.0.0.0'")
         if port in udp.ports:
             raise OSError(EADDRINUSE, "UDP port {} is in use: close its socket or choose another".format(port))
@@ -205,7 +209,8 @@ class Endpoint:
         if not self.port:
             self.bind()
         source = None if self.address == ANY else self.address
-        return self.udp.send(self.port, destination, port, data, now, source, self.ttl, self.tos)
+        ttl = self.group_ttl if destination[0] & 0xF0 == 0xE0 else self.ttl
+        return self.udp.send(self.port, destination, port, data, now, source, ttl, self.tos, self.loop)
 
     def readable(self):
         """Return True when `take` would return a datagram or raise."""
@@ -303,7 +308,7 @@ class Endpoint:
 
     def failed(self, code, destination, port, now):
         """Keep an error of the peer for the next `send` or `take` (RFC 1122 section 4.1.3.3)."""
-        if port == self.remote_port and destination == self.remote:
+        if port == self.remote_port and destination == self.remote and code != EMSGSIZE:
             self.error = code
 
     def _is_group(self, address):

@@ -290,7 +290,7 @@ def test_udp_with_linux(board, linux):
         s.bind(("10.77.0.1", 9005))
         print("ready", flush=True)
         while True:
-            data, peer = s.recvfrom(2000)
+            data, peer = s.recvfrom(5000)
             s.sendto(data[::-1], peer)
         """
     )
@@ -301,10 +301,10 @@ def test_udp_with_linux(board, linux):
         s.settimeout(2)
         s.sendto(b"abc", ("10.77.0.1", 9005))
         print(s.recvfrom(100))
-        for size in (0, 1, 1471, 1472):
+        for size in (0, 1, 1471, 1472, 1473, 4000):
             data = bytes((i & 255) for i in range(size))
             s.sendto(data, ("10.77.0.1", 9005))
-            print(s.recv(2000) == bytes(reversed(data)))
+            print(s.recv(5000) == bytes(reversed(data)))
         s.connect(("10.77.0.1", 9))
         s.send(b"nobody there")
         try:
@@ -314,7 +314,7 @@ def test_udp_with_linux(board, linux):
         s.close()
         """,
     )
-    assert lines == ["(b'cba', ('10.77.0.1', 9005))", "True", "True", "True", "True", "True"]
+    assert lines == ["(b'cba', ('10.77.0.1', 9005))"] + ["True"] * 7
 
 
 def test_blocking_calls_end_on_time_and_poll_tells_the_truth(board, linux):

@@ -859,7 +859,7 @@ def test_udp_datagrams_keep_their_bounds_and_their_sender():
     start = pair.time
     raises(errno.ETIMEDOUT, server.recvfrom, 10)
     assert 400 <= pair.time - start < 450
-    raises(errors.EMSGSIZE, client.sendto, bytes(1473), ("10.0.0.2", 5000))
+    raises(errors.EMSGSIZE, client.sendto, bytes(65508), ("10.0.0.2", 5000))
     same(client.sendto(pattern(1472), ("10.0.0.2", 5000)), 1472)
     same(server.recv(2000), pattern(1472))
 
@@ -937,7 +937,7 @@ def test_multicast_reaches_members_only():
     raises(errno.ETIMEDOUT, first.recv, 5)
     first.setsockopt(socket.IPPROTO_IP, socket.IP_ADD_MEMBERSHIP, member)
     second.setsockopt(socket.IPPROTO_IP, socket.IP_ADD_MEMBERSHIP, member)
-    same(link.filters, {b"\x01\x00\x5e\x00\x00\xfb"})
+    same(link.filters, {b"\x01\x00\x5e\x00\x00\xfb", b"\x01\x00\x5e\x00\x00\x01"})
     sender.sendto(b"2", ("224.0.0.251", 5353))
     same(first.recv(5), b"2")
     second.close()
@@ -1274,3 +1274,36 @@ def test_stream_protocol_codes():
     same(client.ioctl(4, 0), 0)
     same(client.fileno(), -1)
     assert peer.makefile("rb") is peer
+
+
+@on_device
+def test_ttl_tos_and_multicast_options_reach_the_endpoint():
+    pair = Pair()
+    s = udp(pair.left, 5000)
+    level = socket.IPPROTO_IP
+    same([s.getsockopt(level, o) for o in (socket.IP_TTL, socket.IP_TOS, socket.IP_MULTICAST_TTL, socket.IP_MULTICAST_LOOP)], [64, 0, 1, 1])
+    s.setsockopt(level, socket.IP_TTL, 7)
+    s.setsockopt(level, socket.IP_TOS, struct.pack("i", 0x10))
+    s.setsockopt(level, socket.IP_MULTICAST_TTL, 255)
+    s.setsockopt(level, socket.IP_MULTICAST_LOOP, 0)
+    endpoint = s._endpoint
+    same((endpoint.ttl, endpoint.tos, endpoint.group_ttl, endpoint.loop), (7, 0x10, 255, False))
+    same(s.getsockopt(level, socket.IP_TTL), 7)
+    for option, value in ((socket.IP_TTL, 0), (socket.IP_TTL, 256), (socket.IP_TOS, 256), (socket.IP_TOS, -1), (socket.IP_MULTICAST_TTL, 256)):
+        raises(errno.EINVAL, s.setsockopt, level, option, value)
+
+
+@on_device
+def test_a_socket_can_talk_to_another_of_the_same_board():
+    pair = Pair()
+    for host in ("127.0.0.1", "10.0.0.2"):
+        server = udp(pair.right)
+        server.bind((host, 5000))
+        client = udp(pair.right)
+        client.sendto(b"hello", (host, 5000))
+        data, peer = server.recvfrom(9)
+        same((data, peer[0]), (b"hello", host))
+        server.sendto(b"and back", peer)
+        same(client.recv(9), b"and back")
+        server.close()
+        client.close()

@@ -251,12 +251,12 @@ def test_unasked_answer_of_a_stranger_is_not_believed():
 def test_nobody_else_gets_our_own_address():
     wire = Wire()
     conflicts = []
-    wire.arp.conflict = lambda mac, now: conflicts.append(mac)
+    wire.arp.conflict = lambda address, now: conflicts.append(address)
     wire.receive(arp(1, OTHER_MAC, OURS, NO_MAC, OURS))  # an announcement of our address
     wire.receive(arp(2, OTHER_MAC, OURS, MAC, OURS, MAC))
     wire.receive(arp(1, OTHER_MAC, OURS, NO_MAC, PEER))
     wire.expect_nothing()
-    assert OURS not in wire.arp.cache and conflicts == [OTHER_MAC] * 3
+    assert OURS not in wire.arp.cache and conflicts == [OURS] * 3
     wire.arp.conflict = None
     wire.receive(arp(1, OTHER_MAC, OURS, NO_MAC, OURS))
     wire.expect_nothing()

@@ -87,22 +87,12 @@ def test_damaged_headers_are_dropped_and_counted():
 
 
 @on_wire
-def test_fragments_are_dropped_and_counted():
-    wire, got = receiver()
-    for fragment in (b"\x20\x00", b"\x20\x01", b"\x00\x01", b"\x1f\xff", b"\x60\x00"):
-        wire.receive(packet(TEST, b"abc", fragment=fragment))
-    assert not got and wire.drops() == {("ip", "fragment"): 5}
-    wire.receive(packet(TEST, b"abc", fragment=b"\x00\x00"))
-    assert got == [b"abc"]
-
-
-@on_wire
-def test_fragment_of_a_segment_is_dropped():
+def test_fragment_of_a_segment_waits_for_the_rest():
     wire, peer, app = established()
     for fragment in (b"\x20\x00", b"\x00\x05"):
         peer.snd = 1
-        peer.send(ACK | PSH, text=b"abc", fragment=fragment)
-    assert wire.drops() == {("ip", "fragment"): 2} and app.read(9) == b""
+        peer.send(ACK | PSH, text=b"abcd", fragment=fragment)
+    assert app.read(9) == b""
     peer.snd = 1
     peer.send(ACK | PSH, text=b"abc", fragment=b"\x00\x00")
     assert app.read(9) == b"abc"
