@@ -125,7 +125,7 @@ class Part:
             at += HEADER
             front = max(0, min(size, len(header) - offset))
             packet[at : at + front] = header[offset : offset + front]
-            fast.copy(packet, at + front, payload, offset + front - len(header), size - front)
+            fast.copy(packet, payload, size - front, at + front, offset + front - len(header))
             if mac is not None:
                 ip.link.send(packet, mac, ETHERTYPE, at + size)
             elif not (ip.loop(packet) if ip.is_ours(destination) else ip.arp.resolve(hop, packet, now)):
@@ -202,12 +202,12 @@ class Part:
         frame[16] = total >> 8
         frame[17] = total & 255
         frame[20] = frame[21] = frame[24] = frame[25] = 0
-        check = ~fast.add(frame, 14, HEADER, 0) & 0xFFFF
+        check = ~fast.add(frame, 0, HEADER, 14) & 0xFFFF
         frame[24] = check & 255
         frame[25] = check >> 8
         for offset, data in datagram.parts:
             if offset < length:
-                fast.copy(frame, _FRAME + offset, data, 0, min(len(data), length - offset))
+                fast.copy(frame, data, min(len(data), length - offset), _FRAME + offset, 0)
         return memoryview(frame)
 
     def _begin(self):

@@ -135,7 +135,7 @@ class Part:
         drops = self.drops
         if end - start < 8:
             drops["short"] += 1
-        elif fast.add(frame, start, end - start, 0) != 0xFFFF:
+        elif fast.add(frame, 0, end - start, start) != 0xFFFF:
             drops["checksum"] += 1
         elif frame[22] != 1:
             drops["TTL"] += 1  # from another network (RFC 3376 section 9)

@@ -47,7 +47,7 @@ if ON_DEVICE:
             assert more, "a fragment behind the last"
             frame = wire.next_frame()
             total = frame[16] << 8 | frame[17]
-            assert fast.add(frame, 14, 20, 0) == 0xFFFF and frame[23] == protocol and frame[30:34] == PEER
+            assert fast.add(frame, 0, 20, 14) == 0xFFFF and frame[23] == protocol and frame[30:34] == PEER
             assert ident in (None, frame[18:20])
             ident = frame[18:20]
             assert not frame[20] & 0x40, "DF on a fragment"
@@ -238,7 +238,7 @@ def test_a_large_udp_datagram_arrives_and_leaves():
     data = pattern(0, 5000)
     header = bytearray(b"\x1e\x61\0\x09" + (5008).to_bytes(2, "big") + b"\0\0")
     whole = header + data
-    check = ~fast.add(whole, 0, len(whole), pseudo(PEER, OURS, 17, len(whole))) & 0xFFFF
+    check = ~fast.add(whole, pseudo(PEER, OURS, 17, len(whole)), len(whole), 0) & 0xFFFF
     whole[6] = check & 255
     whole[7] = check >> 8
     wire.receive(*cut(whole, 1480, protocol=17))
@@ -248,7 +248,7 @@ def test_a_large_udp_datagram_arrives_and_leaves():
     wire.stack.flush()
     sent = joined(wire, 17)
     assert sent[:6] == b"\0\x09\x1e\x61\x13\x90" and sent[8:] == data
-    assert fast.add(sent, 0, len(sent), pseudo(OURS, PEER, 17, len(sent))) == 0xFFFF
+    assert fast.add(sent, pseudo(OURS, PEER, 17, len(sent)), len(sent), 0) == 0xFFFF
 
 
 @on_wire

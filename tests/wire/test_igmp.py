@@ -44,7 +44,7 @@ if ON_DEVICE:
         total = 24 + len(message)
         assert frame[0:14] == mac_of(destination) + MAC + b"\x08\0", frame.hex()
         assert frame[14:18] == bytes((0x46, 0xC0, 0, total)) and frame[20:24] == b"\x40\0\x01\x02", frame.hex()
-        assert fast.add(frame, 14, 24, 0) == 0xFFFF
+        assert fast.add(frame, 0, 24, 14) == 0xFFFF
         assert frame[26:38] == OURS + destination + ALERT, frame.hex()
         assert frame[38 : 14 + total] == message, frame.hex() + " is not " + message.hex()
 
