@@ -1,10 +1,11 @@
 """TCP (RFC 9293): the table of connections, listening ports, and segments that belong to none of them."""
 
+import gc
 import os
 from array import array
 
 from barenet import fast, ticks
-from barenet.errors import EADDRINUSE, EADDRNOTAVAIL, EHOSTUNREACH, ENOBUFS, ENOMEM
+from barenet.errors import EADDRINUSE, EADDRNOTAVAIL, EHOSTUNREACH, ENOMEM
 from barenet.fast import ACK, CLOSED, FIN, RST, SYN, TIME_WAIT
 from barenet.tcp.congestion import Cubic
 from barenet.tcp.connection import MSS_OURS, Connection, difference, parse_options
@@ -19,6 +20,7 @@ _COOKIES_MS = const(130_000)  # as long as a cookie may be good after the last o
 BUFFER = const(5840)  # 4 segments: half of what 8 receive frames hold, and two such buffers find room in a heap in use
 BUFFER_MIN = const(536)
 BUFFER_MAX = const(0xFFFFF)
+_RESERVE = const(4096)
 _EPHEMERAL = const(49152)
 _CHALLENGES = const(10)  # challenge ACKs a second (RFC 5961 section 7)
 _SETTLE = fast.FLAG_FIN_IN | fast.FLAG_FIN_ACKED | fast.FLAG_ROUND
@@ -27,6 +29,15 @@ _FREE = array("I", [0, 0])  # stands for the control block of an empty slot
 
 def _number(data, at):
     return data[at] << 24 | data[at + 1] << 16 | data[at + 2] << 8 | data[at + 3]
+
+
+def _spare(n):
+    """Raises MemoryError when n bytes would not leave the program as much again: a peer that comes back is the smaller evil."""
+    need = n + max(n, _RESERVE)
+    if gc.mem_free() < need:
+        gc.collect()
+        if gc.mem_free() < need:
+            raise MemoryError
 
 
 class Listener:
@@ -168,7 +179,6 @@ class TCP:
         self._place(connection, (self.ip.address, local_port), (address, port))
         before = array("I", connection.tcb)
         try:
-            self.allocate_send_buffer(connection)
             connection.open(now, self._iss(connection, now))
             if self.observer is not None:
                 self.observer.changed("connect", connection, before)
@@ -301,6 +311,7 @@ class TCP:
         """Returns a connection with its place and buffers among those that are opening, None without memory for it."""
         connection = None
         try:
+            _spare(listener.rcvbuf + listener.sndbuf)
             connection = self.create(listener.rcvbuf, listener.sndbuf)
             self._place(connection, local, remote)
             connection.listener = listener
@@ -442,13 +453,6 @@ class TCP:
             self.tcbs[slot] = _FREE
             connection.slot = -1
 
-    def allocate_send_buffer(self, connection):
-        """Gives a connection its send buffer, with the first byte to send: many connections of a server only listen for long."""
-        try:
-            self.snd[connection.slot] = bytearray(connection.tcb[fast.SND_SIZE])
-        except MemoryError:
-            raise OSError(ENOBUFS, "no memory for the send buffer; use a smaller SO_SNDBUF or close something")
-
     def free_buffers(self, connection):
         """Frees the buffers that have done their work: the receive buffer when nobody reads any more, the send buffer when all is confirmed."""
         if connection.tcb[fast.FLAGS] & fast.FLAG_ORPHAN:
@@ -465,7 +469,7 @@ class TCP:
                 connection.abort(now)
 
     def _place(self, connection, local, remote):
-        """Gives a connection its addresses, a slot, a receive buffer, and an entry in the hash table."""
+        """Gives a connection its addresses, a slot, buffers, and an entry in the hash table."""
         for slot in range(len(self.connections)):
             if self.connections[slot] is None:
                 break
@@ -480,6 +484,7 @@ class TCP:
                     raise OSError(ENOMEM, "all connections are in use")
         try:
             rcv = bytearray(connection.tcb[fast.RCV_SIZE])
+            snd = bytearray(connection.tcb[fast.SND_SIZE])
             # The table that counts grows last, so that running out of memory in between leaves nothing inconsistent.
             for table, empty in ((self.tcbs, _FREE), (self.rcv, None), (self.snd, None), (self.connections, None)):
                 if len(table) == slot:
@@ -492,6 +497,7 @@ class TCP:
         self.connections[slot] = connection
         self.tcbs[slot] = connection.tcb
         self.rcv[slot] = rcv
+        self.snd[slot] = snd
         address, port = remote
         self.keys[2 * slot] = address[0] | address[1] << 8 | address[2] << 16 | address[3] << 24
         ours = local[1]

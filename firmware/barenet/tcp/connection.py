@@ -199,14 +199,9 @@ class Connection:
         return fast.read(self.tcp.objects, self.slot, buffer, at, n, 1 if peek else 0)
 
     def write(self, buffer, offset, n):
-        """Copies at most n bytes of buffer[offset:] into the send buffer; returns how many fitted. output() sends them.
-
-        Raises OSError(ENOBUFS) when there is no memory for the send buffer of a connection that a peer has opened: it is made here.
-        """
+        """Copies at most n bytes of buffer[offset:] into the send buffer; returns how many fitted. output() sends them."""
         if self.writable() == 0:
             return 0
-        if self.tcp.snd[self.slot] is None:
-            self.tcp.allocate_send_buffer(self)
         observer = self.tcp.observer
         if observer is None:
             return fast.write(self.tcp.objects, self.slot, buffer, offset, n)
