@@ -311,14 +311,6 @@ def _check(config):
             _parse(network)
         except (AttributeError, KeyError, TypeError, ValueError) as e:
             raise OSError(EINVAL, 'wrong network in the board file (%s): it is "dhcp" or {"ip": "10.0.0.2/24", "gw": …, "dns": …}' % e)
-    mac = config.get("mac")
-    if mac is not None:
-        try:
-            octets = bytes(int(x, 16) for x in mac.split(":"))
-        except (AttributeError, ValueError):
-            octets = b""
-        if len(octets) != 6 or octets[0] & 1:
-            raise OSError(EINVAL, "wrong mac in the board file: %s is no address of one interface such as 02:00:00:00:00:01" % mac)
 
 
 def _parse(network):

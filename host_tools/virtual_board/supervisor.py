@@ -65,7 +65,7 @@ class Options:
     """
 
     interpreter: Interpreter
-    driver: str = "tap"
+    driver: str
     heap: int = 160 * 1024
     tap: str | None = None
     host: ipaddress.IPv4Interface = ipaddress.IPv4Interface("10.77.0.1/24")

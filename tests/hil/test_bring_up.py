@@ -13,7 +13,7 @@ STOPPED, DISCONNECTED, CONNECTED, GOT_IP = 2, 4, 3, 5
 
 @pytest.fixture(scope="module")
 def board():
-    with VirtualBoard(driver="tap", main=False) as board:
+    with VirtualBoard(main=False) as board:
         yield board
 
 
