@@ -181,6 +181,14 @@ class VirtualBoard:
             transport.close()
         return output.decode().replace("\r\n", "\n")
 
+    def chip(self, **wishes: Any) -> dict[str, Any] | None:
+        """Changes what surrounds the board's model of the chip, such as faults={"cable": False}; see Model.order.
+
+        Returns what the model then reports; None when the board has the TAP driver.
+        """
+        self._order({"chip": wishes})
+        return self._receive("chip", _ANSWER_TIMEOUT)
+
     def program(self, source: str, *arguments: str, name: str = "program.py") -> Program:
         """Restarts the board with a program in place of the REPL.
 

@@ -523,6 +523,8 @@ class Supervisor:
             self._tell(chip=self._chip.order(**order["chip"]))
         elif "interrupt" in order and self._program:
             self._child.interrupt()
+        elif "chip" in order:
+            self._tell(chip=self._chip.order(**order["chip"]) if self._chip else None)
         elif "kill" in order and self._program:
             self._child.process.kill()
 

@@ -97,6 +97,7 @@ class Server:
         if raw is None:
             raw = b"".join(bytes((code, len(v))) + v for code, v in options.items() if v is not None) + b"\xff"
         self.socket.sendto(header + cookie + raw, ("255.255.255.255", 68))
+        time.sleep(0.003)  # a board has eight receive buffers, and 10 ms may pass until it looks
 
     def lease(self, board, yiaddr="10.77.0.60", seconds=3600, **changes):
         """Gives the board a lease; returns the REQUEST."""
