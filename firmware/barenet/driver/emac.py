@@ -7,6 +7,7 @@ The stack and the DMA meet only in the descriptors; the registers are written fo
 a second. Register names are those of the ESP32 Technical Reference Manual, chapter Ethernet MAC.
 """
 
+import gc
 import sys
 from time import sleep_ms, sleep_us, ticks_add, ticks_diff, ticks_ms
 
@@ -320,3 +321,4 @@ def _borrow(module, name, *arguments):
         for late in _LATE:
             if late not in there and sys.modules.pop("barenet.driver." + late, None):
                 delattr(package, late)
+        gc.collect()  # what is allocated next goes where they were, else the free memory ends up in pieces
