@@ -2,25 +2,31 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
+import functools
 import json
 import os
+import shutil
 import socket
 import subprocess
+import tempfile
 import threading
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
-from device import ROOT, interpreter
 
+from host_tools.virtual_board import interpreter
 from host_tools.virtual_board.emac_model import BUS_TIMEOUT, RUNTIME, memory
 from host_tools.virtual_board.emac_model.chip import Chip
 from host_tools.virtual_board.emac_model.phy import Timing
 from host_tools.virtual_board.emac_model.server import Server
 from host_tools.virtual_board.emac_model.wiring import Wiring
+from host_tools.virtual_board.firmware import Firmware
 
-HEAP = 256 * 1024  # programs are compiled on the board here; a real one gets them compiled
+HEAP = 160 * 1024
 CONFIG = {
     "board": "test",
     "driver": "emac",
@@ -71,6 +77,14 @@ def up(pool=None, ms=5000):
 """
 
 
+@functools.cache
+def firmware() -> Path:
+    """Returns a folder with the firmware, compiled once for all tests."""
+    folder = tempfile.mkdtemp(prefix="barenet-firmware-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return Firmware(Path(folder), interpreter.find(32).mpy).folder
+
+
 class Board:
     """The model and the far end of its cable (`peer`, a packet socket).
 
@@ -102,13 +116,13 @@ class Board:
 
     def start(self, program: str, heap: int = HEAP, psram: bool = False, prelude: str = PRELUDE) -> subprocess.Popen:
         """Starts an interpreter on the board."""
-        command = tuple(interpreter())
+        command = interpreter.find(32).command
         layout = memory.layout(command, heap, psram)
         return subprocess.Popen(
             [*command, "-X", f"heapsize={heap}", "-c", prelude + program],
             env=dict(
                 os.environ,
-                MICROPYPATH=f"{RUNTIME}:{ROOT / 'firmware'}:.frozen",
+                MICROPYPATH=f"{RUNTIME}:{firmware()}:.frozen",
                 BARENET_CHIP_FD=str(self.bus.fileno()),
                 CONFIG=json.dumps(self.config),
             ),
