@@ -30,8 +30,8 @@ class VirtualBoard:
     """A virtual board, for as long as the `with` block lasts.
 
     Args:
-        driver: "emac" for the chip's driver on the model of the chip (32 bits only), or "tap"; None for emac where the model can run, else tap,
-            which a line on stderr then says.
+        driver: "emac" for the chip's driver on the model of the chip (32 bits only), or "tap"; None for emac where the
+            model can run, else tap, which a line on stderr then says.
         heap: the board's heap, for example "160k".
         bits: word size of its interpreter, 32 or 64.
         network: "dhcp", or a dict with "ip" (with its prefix) and perhaps "gw" and "dns"; None for 10.77.0.2/24 with

@@ -42,7 +42,7 @@ def die_with_parent() -> None:
 
 
 def heap_on_chip(interpreter: Interpreter, heap: int) -> int:
-    """Returns the size of the interpreter's heap, bytes, on the model of the chip, for `heap` bytes for the board's programs."""
+    """Returns how large the interpreter's heap is on the model of the chip, bytes, for `heap` bytes for programs."""
     return heap + _RUNTIME_HEAP[interpreter.bits] + RUNTIME_HEAP
 
 

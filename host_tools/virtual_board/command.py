@@ -54,7 +54,8 @@ def _address(_context, _parameter, text: str | None) -> str | None:
 driver_option = click.option(
     "--driver",
     type=click.Choice(DRIVERS),
-    help="The board's LAN driver: the chip's, on a model of it, or one for the bare cable.  [default: emac, where the model can run; else tap]",
+    help="The board's LAN driver: the chip's, on a model of it, or one for the bare cable.  "
+    "[default: emac, where the model can run; else tap]",
 )
 
 
@@ -65,7 +66,7 @@ driver_option = click.option(
 @click.option("--dhcp", is_flag=True, help="The board asks for its address by DHCP.")
 @click.option("--host-ip", callback=_interface, metavar="ADDRESS/PREFIX", help="Linux's side.  [default: the gateway]")
 @driver_option
-@click.option("--board", metavar="NAME", help=f"The board that the model of the chip is wired as.  [default: {MODELLED}]")
+@click.option("--board", metavar="NAME", help=f"The board that the model is wired as.  [default: {MODELLED}]")
 @click.option("--heap", default="160k", show_default=True, callback=_heap, metavar="SIZE", help="The board's heap.")
 @click.option("--bits", default="32", show_default=True, type=click.Choice(["32", "64"]), help="The CPU's word size.")
 @click.option("--tap", metavar="NAME", help="Attach to this TAP device, which exists; no namespace is made.")
@@ -124,7 +125,7 @@ def command(ip, gw, dns, dhcp, host_ip, driver, board, heap, bits, tap, fs, no_m
 
 
 def _runs_model(driver: str | None, bits: str, micropython: Interpreter, heap: int, psram: bool) -> bool:
-    """Returns whether the board gets the chip's driver on the model: it was asked for by name, or nothing was and it can.
+    """Returns whether the board gets the chip's driver on the model: that was asked for, or nothing was and it can.
 
     Raises BarenetError when it was asked for and cannot.
     """

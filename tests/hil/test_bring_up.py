@@ -214,7 +214,8 @@ def test_status_values(lan):
 
 def test_config_values(lan):
     name = json.loads((lan.fs / "board.json").read_text())["board"]
-    assert value(lan, "(lan.config('mac'), lan.config('ifname'), lan.config('board'))") == (bytes.fromhex("02ba4e000002"), "en0", name)
+    mac = bytes.fromhex("02ba4e000002")
+    assert value(lan, "(lan.config('mac'), lan.config('ifname'), lan.config('board'))") == (mac, "en0", name)
     assert raises(lan, "lan.config(hostname='late')") == ("OSError", "active(False) first")
     run(lan, "lan.active(False); lan.config(hostname='early')")
     assert value(lan, "lan.config('hostname')") == "early"

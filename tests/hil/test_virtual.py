@@ -296,7 +296,7 @@ def test_a_board_that_cannot_be_made_raises_with_the_reason():
 
 
 def forbid_personality():
-    """For preexec_fn: from now on personality(2) fails with EPERM in this process and its children, as in strict containers."""
+    """For preexec_fn: from now on personality(2) fails in this process and its children, as in strict containers."""
     number = {"x86_64": 135, "aarch64": 92}[platform.machine()]
     # Classic BPF over struct seccomp_data: load the call's number; EPERM when it is that one, else go on.
     steps = [(0x20, 0, 0, 0), (0x15, 0, 1, number), (0x06, 0, 0, 0x00050001), (0x06, 0, 0, 0x7FFF0000)]
@@ -323,14 +323,14 @@ def test_without_the_model_the_board_gets_the_tap_driver_and_says_so(program):
 def test_asked_for_by_name_a_model_that_cannot_run_is_an_error(named):
     done = virtual(*named, preexec_fn=forbid_personality)
     assert done.returncode == 1 and done.stdout == ""
-    assert PERSONALITY in done.stderr and done.stderr.endswith("use --driver tap\n") and len(done.stderr.splitlines()) == 1
+    assert PERSONALITY in done.stderr and done.stderr.endswith("use --driver tap\n")
+    assert len(done.stderr.splitlines()) == 1
 
 
 def test_the_object_for_tests_passes_the_notice_on():
-    code = "from host_tools.virtual_board import VirtualBoard\nwith VirtualBoard(main=False) as board: print(board.description['driver'])"
-    done = subprocess.run(
-        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60, preexec_fn=forbid_personality
-    )
+    code = "from host_tools.virtual_board import VirtualBoard as V\nwith V(main=False) as b: print(b.description['driver'])"
+    options = {"cwd": ROOT, "capture_output": True, "text": True, "timeout": 60, "preexec_fn": forbid_personality}
+    done = subprocess.run([sys.executable, "-c", code], **options)
     assert done.stdout == "tap\n" and done.stderr.startswith(f"barenet: {PERSONALITY}")
     assert len(done.stderr.splitlines()) == 1
 
@@ -344,7 +344,9 @@ def test_memory_that_cannot_be_written_from_outside_is_a_reason_too(monkeypatch)
         memory.layout(interpreter.find(32).command, 200 * 1024)
 
 
-@pytest.mark.parametrize("options, complaint", [(["--heap", "512k"], "does not fit into the chip's RAM"), (["--bits", "64"], "")])
+@pytest.mark.parametrize(
+    "options, complaint", [(["--heap", "512k"], "does not fit into the chip's RAM"), (["--bits", "64"], "")]
+)
 def test_a_board_that_is_no_esp32_gets_the_tap_driver(program, options, complaint):
     done = virtual(*options, "--no-main", "--run", program(""))
     assert json.loads(done.stdout)["driver"] == "tap" and complaint in done.stderr

@@ -151,7 +151,7 @@ FRAMES = {
     "ARP from a broadcast address": (ethernet(arp(2, sender="255.255.255.255") + bytes(18), 0x0806), None),
     "DHCP nobody waits for": (ethernet(ip(udp(bytes(300), port=68), 17)), ("udp", "port")),
 }  # fmt: skip
-# Where the EMAC comes before the stack: no frame in it is shorter than 60 bytes, and its filter drops what is for others.
+# Where the EMAC comes before the stack: no frame is shorter than 60 bytes there, and its filter drops what is for others.
 THROUGH_THE_MAC = {
     "an Ethernet header alone": ("ip", "version"),
     "a frame for another MAC address": None,

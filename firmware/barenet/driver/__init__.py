@@ -9,7 +9,10 @@ mdio_claimed = False  # somebody reads or writes a PHY's register now; the look 
 
 
 def mac_address(text):
-    """Returns the 6 bytes of a MAC address as the board file has it. Raises OSError(EINVAL) when it is none of one interface."""
+    """Returns the 6 bytes of a MAC address as the board file has it.
+
+    Raises OSError(EINVAL) when it is none of one interface.
+    """
     try:
         octets = bytes(int(x, 16) for x in text.split(":"))
     except (AttributeError, ValueError):

@@ -1,7 +1,8 @@
 """The ESP32's Ethernet MAC while it runs: DMA rings and the watch that keeps the link alive.
 
-What is needed at the start, when the link changes, or when somebody asks lies in modules that are loaded for it and then forgotten, because a
-board is short of RAM: bring_up.py and rmii_clock.py start everything, link.py sets MAC and DMA up, phy.py talks to the PHY.
+What is needed at the start, when the link changes, or when somebody asks lies in modules that are loaded for it and
+then forgotten, because a board is short of RAM: bring_up.py and rmii_clock.py start everything, link.py sets MAC and
+DMA up, phy.py talks to the PHY.
 
 The stack and the DMA meet only in the descriptors; the registers are written for poll demand and looked at a few times
 a second. Register names are those of the ESP32 Technical Reference Manual, chapter Ethernet MAC.

@@ -1,4 +1,5 @@
-"""What the EMAC's driver does when the link or the MAC has changed, and what it shows; emac.py loads it for that and forgets it.
+"""What the EMAC's driver does when the link or the MAC has changed, and what it shows; emac.py loads it for that and
+forgets it.
 
 Register names are those of the ESP32 Technical Reference Manual, chapter Ethernet MAC.
 """
@@ -46,7 +47,10 @@ _ADDR0LOW = const(0x3FF6A044)
 
 
 def run(driver, pool):
-    """Sets MAC, DMA and rings up after a reset of the MAC, and starts them: the last step of the bring-up. Raises OSError(EIO)."""
+    """Sets MAC, DMA and rings up after a reset of the MAC, and starts them: the last step of the bring-up.
+
+    Raises OSError(EIO).
+    """
     driver.pool = pool
     _configure(driver, True)
     _start_dma(driver)

@@ -80,8 +80,8 @@ def _wait():
 class PHY:
     """The PHY of a driver.
 
-    address: its MDIO address, 0 to 31. forced: "auto" or one of FORCED. And what bring_up.py has found: id: PHYID1 << 16
-    | PHYID2. type: as in the board files. name: for people. how: how it tells speed and duplex.
+    address: its MDIO address, 0 to 31. forced: "auto" or one of FORCED. And what bring_up.py has found: id: PHYID1 <<
+    16 | PHYID2. type: as in the board files. name: for people. how: how it tells speed and duplex.
     """
 
     def __init__(self, driver):

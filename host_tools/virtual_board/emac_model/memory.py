@@ -58,8 +58,8 @@ def _prepare(stack_limit: int) -> None:
 def layout(command: tuple[str, ...], heap: int, psram: bool = False) -> Layout:
     """Finds the layout for an interpreter with `heap` bytes of heap.
 
-    Raises BarenetError, whose text is the reason, when the kernel does not allow it, does not let /proc/PID/mem be written, or the heap does
-    not fit.
+    Raises BarenetError, whose text is the reason, when the kernel does not allow it, does not let /proc/PID/mem be
+    written, or the heap does not fit.
     """
     low, high = (PSRAM_LOW, PSRAM_HIGH) if psram else (DMA_LOW, DMA_HIGH)
     if heap + 2 * _MARGIN > high - low:
@@ -75,7 +75,8 @@ def layout(command: tuple[str, ...], heap: int, psram: bool = False) -> Layout:
         # A larger limit moves everything down by as much.
         limit += (found - wanted) // _PAGE * _PAGE
     raise BarenetError(
-        "the interpreter's heap cannot be laid at the chip's addresses here (is address randomisation forced, or the stack limit fixed?)"
+        "the interpreter's heap cannot be laid at the chip's addresses "
+        "(is address randomisation forced, or the stack limit fixed?)"
     )
 
 
@@ -89,7 +90,9 @@ def _probe(command: tuple[str, ...], heap: int, limit: int) -> int:
             stderr=subprocess.DEVNULL,
         )
     except (OSError, subprocess.SubprocessError):
-        raise BarenetError("this kernel or container forbids personality(ADDR_NO_RANDOMIZE) or a larger stack limit") from None
+        raise BarenetError(
+            "this kernel or container forbids personality(ADDR_NO_RANDOMIZE) or a larger stack limit"
+        ) from None
     with process:
         try:
             address = int(process.stdout.readline())
