@@ -390,3 +390,30 @@ from barenet.driver.rmii_clock import dividers
 assert [dividers(mhz) for mhz in (40, 26, 32, 24)] == [(6, 0, 0), (11, 98, 118), (8, 128, 0), (12, 170, 171)]
 """
         )
+
+
+def test_a_callback_that_stops_the_driver_in_the_middle_of_a_look_is_obeyed_when_the_look_has_ended():
+    with board() as b:
+        b.chip.faults.cable = False
+        process = b.start(
+            """
+import micropython
+from barenet.driver import phy
+lan = EMAC(config)
+lan.start(Pool())
+line()
+mode = phy.PHY.mode
+def interrupted(self):
+    phy.PHY.mode = mode
+    lan.stop()  # as a timer's callback does, between two bytecodes
+    return mode(self)
+phy.PHY.mode = interrupted
+poll(lan, 3000, lambda: phy.PHY.mode is mode)
+print(lan.link(), lan.pool, lan.running)
+lan.start(Pool())
+print(poll(lan, 3000, lan.link))
+"""
+        )
+        b.chip.faults.cable = True
+        assert process.communicate("\n", timeout=20)[0] == "False None False\nTrue\n"
+        assert b.breaches() == []

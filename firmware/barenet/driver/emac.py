@@ -85,6 +85,7 @@ class EMAC:
         stop_dma()
         self.running = False
         self.pool = None
+        self._looking = False  # poll() is at work
         self.board = config
         self.found = (0, None, None, 0)  # of the PHY: id, type, name, how it tells its mode
         self.groups = ()  # multicast addresses to let through
@@ -134,8 +135,12 @@ class EMAC:
     def stop(self):
         """Stops transmitter, receiver and DMA; afterwards the rings' memory is free.
 
-        Safe to call twice, and before start().
+        Safe to call twice, and before start(). In a callback that interrupts poll() it leaves the work to that poll()'s end.
         """
+        self.pool = None
+        self.mode = 0
+        if self._looking:
+            return
         try:
             if self.running:
                 self.running = False
@@ -144,8 +149,6 @@ class EMAC:
             pass  # the frames that are under way get lost
         # The reset holds whatever state the DMA is in, and stays until the next start.
         stop_dma()
-        self.pool = None
-        self.mode = 0
 
     def hold(self):
         """Lets poll() do nothing but wait for the end of a reset of the MAC, until go()."""
@@ -162,6 +165,7 @@ class EMAC:
         """Looks at link and DMA a few times a second; costs a comparison otherwise. Never raises, never waits."""
         if self.pool is None or (now - self._next) & 0x20000000:
             return
+        self._looking = True
         try:
             self._next = (now + self._step()) & 0x3FFFFFFF
         except Exception as e:
@@ -169,6 +173,9 @@ class EMAC:
             self.last_error = e
             self._state = _LOOK
             self._next = (now + _LOOK_MS) & 0x3FFFFFFF
+        self._looking = False
+        if self.pool is None:
+            self.stop()
 
     def _step(self):
         state = self._state
