@@ -135,7 +135,7 @@ class EMAC:
     def stop(self):
         """Stops transmitter, receiver and DMA; afterwards the rings' memory is free.
 
-        Safe to call twice, and before start(). In a callback that interrupts poll() it leaves the work to that poll()'s end.
+        Safe to call twice, and before start(). A callback that interrupts poll() leaves the work to that poll()'s end.
         """
         self.pool = None
         self.mode = 0

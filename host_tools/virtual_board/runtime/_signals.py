@@ -31,7 +31,7 @@ _armed = 0
 
 
 def _address(thing):
-    """Returns where an object lies: id() shifts a bit out of addresses from 0x40000000 to 0x7FFFFFFF, and is negative."""
+    """Returns where an object lies: from 0x40000000 to 0x7FFFFFFF id() shifts a bit out, and is negative."""
     address = id(thing)
     return address if address >= 0 else address + (1 << 8 * _word - 1)
 
