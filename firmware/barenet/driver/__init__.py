@@ -3,7 +3,12 @@
 See docs/architecture.md, "A driver".
 """
 
+import gc
+import sys
 from errno import EINVAL
+
+# What is loaded only to be used once, and forgotten then, because a board is short of RAM.
+_LATE = ("bring_up", "rmii_clock", "link", "phy", "psram", "registers", "doctor", "trial", "symptoms", "tables")
 
 mdio_claimed = False  # somebody reads or writes a PHY's register now; the look at the link, which a timer starts, waits
 
@@ -23,3 +28,20 @@ def mac_address(text):
             "wrong mac in the board file: %s is no address of one interface such as 02:00:00:00:00:01" % text,
         )
     return octets
+
+
+def borrow(module, name, *arguments):
+    """Calls a function of one of the modules that are loaded late, and forgets those that were not there before."""
+    there = [late for late in _LATE if "barenet.driver." + late in sys.modules]
+    try:
+        return getattr(__import__("barenet.driver." + module, None, None, (name,)), name)(*arguments)
+    finally:
+        drop(there)
+
+
+def drop(kept=()):
+    """Forgets the modules that are loaded late, except those named."""
+    for late in _LATE:
+        if late not in kept and sys.modules.pop("barenet.driver." + late, None):
+            globals().pop(late, None)
+    gc.collect()  # what is allocated next goes where they were, else the free memory ends up in pieces

@@ -168,8 +168,8 @@ def _check_memory(pool, config):
         raise OSError(
             ENOMEM,
             "the heap of this firmware is %s, out of the Ethernet DMA's reach (0x3FFAE000 to 0x3FFFFFFF): "
-            "flash the ESP32_GENERIC firmware without SPIRAM, whose heap is internal, or read about dma_memory, which is "
-            "unproven, in docs/driver.md" % where,
+            "flash the ESP32_GENERIC firmware without SPIRAM, whose heap is internal, or read about dma_memory, which "
+            "is unproven, in docs/driver.md" % where,
         )
 
 

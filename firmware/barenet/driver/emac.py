@@ -8,8 +8,6 @@ The stack and the DMA meet only in the descriptors; the registers are written fo
 a second. Register names are those of the ESP32 Technical Reference Manual, chapter Ethernet MAC.
 """
 
-import gc
-import sys
 from time import sleep_ms, sleep_us, ticks_add, ticks_diff, ticks_ms
 
 from barenet import driver as package
@@ -32,6 +30,7 @@ _OVF = const(0x0010)
 _RU = const(0x0080)
 _FBI = const(0x2000)
 _OPMODE = const(0x3FF69018)
+_SR = const(0x0002)
 _MISSEDFR = const(0x3FF69020)
 _MIIADDR = const(0x3FF6A010)
 _MIIDATA = const(0x3FF6A014)
@@ -56,8 +55,6 @@ _LATCHED = const(1)
 _CURRENT = const(2)
 _RESETTING = const(3)
 
-_LATE = ("bring_up", "rmii_clock", "link", "phy", "psram", "registers")
-
 
 def stop_dma():
     """Holds the EMAC in reset: from the next line on it writes to no memory.
@@ -80,7 +77,9 @@ class EMAC:
     def __init__(self, config):
         # An earlier program's DMA is on: boot.py has not stopped it.
         self.left_running = bool(
-            mem32[_DPORT_WIFI_CLK_EN] & _EMAC_CLK_EN and not mem32[_DPORT_CORE_RST_EN] & _EMAC_RST and mem32[_OPMODE] & _SR
+            mem32[_DPORT_WIFI_CLK_EN] & _EMAC_CLK_EN
+            and not mem32[_DPORT_CORE_RST_EN] & _EMAC_RST
+            and mem32[_OPMODE] & _SR
         )
         stop_dma()
         self.running = False
@@ -95,7 +94,7 @@ class EMAC:
         self._next = 0
         self._bmsr = 0
         self.clear_counters()
-        _borrow("bring_up", "prepare", self)
+        package.borrow("bring_up", "prepare", self)
         phy = config["phy"]
         self._bmsr_frame = phy["address"] << 11 | _BMSR << 6
         self._settled = _LINK | _AN_DONE if phy.get("mode", "auto") == "auto" else _LINK
@@ -117,7 +116,7 @@ class EMAC:
     @property
     def phy(self):
         """The PHY, a phy.PHY; loads that module."""
-        return _borrow("phy", "PHY", self)
+        return package.borrow("phy", "PHY", self)
 
     def start(self, pool):
         """Brings everything up and starts the DMA on the pool's rings. Does not wait for the link: poll() follows it.
@@ -127,7 +126,7 @@ class EMAC:
         self.stop()
         self.clear_counters()
         try:
-            _borrow("bring_up", "start", self, pool)
+            package.borrow("bring_up", "start", self, pool)
         except Exception:
             self.stop()
             raise
@@ -144,7 +143,7 @@ class EMAC:
         try:
             if self.running:
                 self.running = False
-                _borrow("link", "stop", self)
+                package.borrow("link", "stop", self)
         except MemoryError:
             pass  # the frames that are under way get lost
         # The reset holds whatever state the DMA is in, and stays until the next start.
@@ -188,7 +187,7 @@ class EMAC:
         elif state == _RESETTING:
             if mem32[_BUSMODE] & _SWR:
                 return _LOOK_MS
-            _borrow("link", "resume", self)
+            package.borrow("link", "resume", self)
         else:
             self._state = _LOOK
             # Nothing when it is still on the wire, or replaced by another access.
@@ -225,7 +224,7 @@ class EMAC:
             if not (self.mode and latched & bmsr & settled == settled):
                 self._link_down()
                 if bmsr & settled == settled:
-                    _borrow("link", "up", self)
+                    package.borrow("link", "up", self)
 
     def _link_down(self):
         if self.mode:
@@ -313,20 +312,8 @@ class EMAC:
         """
         self.groups = list(multicast)
         if self.running:
-            _borrow("link", "write_filter", self)
+            package.borrow("link", "write_filter", self)
 
     def status(self):
         """Returns a dict for people: link, speed, duplex, PHY, and counters since start()."""
-        return _borrow("link", "status", self)
-
-
-def _borrow(module, name, *arguments):
-    """Calls a function of one of the modules _LATE, and forgets those that were not there before."""
-    there = [late for late in _LATE if "barenet.driver." + late in sys.modules]
-    try:
-        return getattr(__import__("barenet.driver." + module, None, None, (name,)), name)(*arguments)
-    finally:
-        for late in _LATE:
-            if late not in there and sys.modules.pop("barenet.driver." + late, None):
-                delattr(package, late)
-        gc.collect()  # what is allocated next goes where they were, else the free memory ends up in pieces
+        return package.borrow("link", "status", self)

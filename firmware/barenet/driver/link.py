@@ -13,6 +13,7 @@ from uctypes import addressof
 
 _BUSMODE = const(0x3FF69000)
 _BUSMODE_VALUE = const(0x02C12080)  # AAL, USP, RPBL 32, FB, PBL 32, ATDS
+_RXPOLLDEMAND = const(0x3FF69008)
 _RXBASEADDR = const(0x3FF6900C)
 _TXBASEADDR = const(0x3FF69010)
 _STATUS = const(0x3FF69014)
@@ -176,6 +177,7 @@ def _start_dma(driver):
     mem32[_OPMODE] = _OPMODE_IDLE | _ST
     mem32[_OPMODE] = _OPMODE_IDLE | _ST | _SR
     mem32[_CONFIG] = driver.config | _TE | _RE
+    mem32[_RXPOLLDEMAND] = 0
     driver.go()
 
 

@@ -1,5 +1,5 @@
-"""The PHY: clause 22 management (IEEE 802.3, 22.2.4) over the EMAC's MDIO, and how each kind tells
-speed and duplex.
+"""The PHY: clause 22 management (IEEE 802.3, 22.2.4) over the EMAC's MDIO, and how each kind tells speed and
+duplex.
 """
 
 from errno import EIO
@@ -41,6 +41,7 @@ _MODE_OF_CODE = (0, 20, 200, 0, 0, 21, 201, 0)
 
 # Forced modes: BMCR.
 FORCED = {"100_full": 0x2100, "100_half": 0x2000, "10_full": 0x0100, "10_half": 0x0000}
+
 
 def read(address, register):
     """Returns a register of the PHY at `address`, 0xFFFF when none answers.
