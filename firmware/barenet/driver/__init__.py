@@ -34,14 +34,22 @@ def borrow(module, name, *arguments):
     """Calls a function of one of the modules that are loaded late, and forgets those that were not there before."""
     there = [late for late in _LATE if "barenet.driver." + late in sys.modules]
     try:
-        return getattr(__import__("barenet.driver." + module, None, None, (name,)), name)(*arguments)
+        return _call(module, name, arguments)
     finally:
         drop(there)
+
+
+def _call(module, name, arguments):
+    # A function of its own, because what a function has evaluated is not free before it ends.
+    return getattr(__import__("barenet.driver." + module, None, None, (name,)), name)(*arguments)
 
 
 def drop(kept=()):
     """Forgets the modules that are loaded late, except those named."""
     for late in _LATE:
-        if late not in kept and sys.modules.pop("barenet.driver." + late, None):
-            globals().pop(late, None)
+        if late not in kept:
+            for names, name in (sys.modules, "barenet.driver." + late), (globals(), late):
+                if name in names:
+                    names[name] = None  # a dict forgets the value of a deleted entry only when it uses the entry again
+                    del names[name]
     gc.collect()  # what is allocated next goes where they were, else the free memory ends up in pieces
