@@ -70,6 +70,7 @@ def poll(lan, ms, until=lambda: False):
     return until()
 def up(pool=None, ms=5000):
     pool = pool or Pool()
+    pool.objects[fast.O_KEYS] = bytearray(8)  # of connections there are none
     lan = EMAC(config)
     lan.start(pool)
     assert poll(lan, ms, lan.link), "no link"
