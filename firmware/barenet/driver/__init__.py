@@ -41,6 +41,7 @@ def borrow(module, name, *arguments):
 
 def _call(module, name, arguments):
     # A function of its own, because what a function has evaluated is not free before it ends.
+    gc.collect()  # finds what drop() could not free because of a stale word on the C stack
     return getattr(__import__("barenet.driver." + module, None, None, (name,)), name)(*arguments)
 
 
