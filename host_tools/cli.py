@@ -22,6 +22,7 @@ from host_tools.errors import BarenetError
 
 # Commands that live elsewhere, imported when they are asked for.
 ELSEWHERE = {
+    "demo": "host_tools.demo:command",
     "virtual": "host_tools.virtual_board.command:command",
 }
 
@@ -144,19 +145,6 @@ def main() -> None:
     """A TCP/IP stack in MicroPython for ESP32 Ethernet boards: flash, deploy, talk to and simulate a board."""
     # An ordinary user's PATH lacks the sbin folders, and nobody's has the programs that were unpacked.
     os.environ["PATH"] = setup_system.search_path()
-
-
-@main.command()
-@click.option("--driver", default="tap", show_default=True, type=click.Choice(["tap", "emac"]), help="The board's LAN driver.")
-def demo(driver: str) -> None:
-    """Watch a connection work, step by step.
-
-    A virtual board gets a lease, resolves a name, fetches a page and serves one, against real servers.
-    """
-    from host_tools import demo as tour
-
-    setup_system.provide()
-    tour.run(Console(highlight=False), driver)
 
 
 @main.command()

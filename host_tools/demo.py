@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import click
 import serial
 from rich.console import Console
 from rich.padding import Padding
@@ -20,8 +21,10 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
+from host_tools import setup_system
 from host_tools.errors import BarenetError
 from host_tools.virtual_board import VirtualBoard
+from host_tools.virtual_board.command import driver_option
 
 NAME = "www.barenet.test"
 LINUX = "10.77.0.1"
@@ -190,8 +193,19 @@ class Tour:
         self.console.print(Padding(table, (0, 0, 0, 6)))
 
 
-def run(console: Console, driver: str = "tap", pause: float = 0.02) -> None:
-    """Runs the tour on a virtual board with this LAN driver.
+@click.command("demo")
+@driver_option
+def command(driver: str | None) -> None:
+    """Watch a connection work, step by step.
+
+    A virtual board gets a lease, resolves a name, fetches a page and serves one, against real servers.
+    """
+    setup_system.provide()
+    run(Console(highlight=False), driver)
+
+
+def run(console: Console, driver: str | None = None, pause: float = 0.02) -> None:
+    """Runs the tour on a virtual board with this LAN driver (see VirtualBoard).
 
     Raises BarenetError when a step does not do what it should. The programs dnsmasq, nginx and curl must be on PATH.
     """

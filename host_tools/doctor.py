@@ -85,15 +85,14 @@ except OSError as e:
     print(e.args[-1])
 """
 _TRY = """
-        from barenet.driver import doctor
+        from barenet.driver import borrow
         report("state", "tried", config["board"])
-        doctor.walk(driver, lan.stack.pool if lan else Pool(4, 2), report)
-        doctor.drop("doctor")
+        borrow("doctor", "walk", driver, lan.stack.pool if lan else Pool(4, 2), report)
 """
 # Power, clock and management pins, then the PHY is asked for its id. The RMII's data pins stay as they are, for their
 # outputs could work against what else a board has there.
 _SEARCH = """
-        from barenet.driver import bring_up, emac
+        from barenet.driver import bring_up, drop, emac
         from machine import Pin
         steps = dict(bring_up.steps(driver, None))
         clocked = False
@@ -104,9 +103,10 @@ _SEARCH = """
             bring_up.connect_management(config)
             for address in range(32):
                 if bring_up.answers(address):
-                    driver.phy.address = address
-                    bring_up.find(driver.phy)
-                    report("found", address, driver.phy.id, driver.phy.type, driver.phy.name)
+                    phy = driver.phy
+                    phy.address = address
+                    bring_up.find(phy)
+                    report("found", address, phy.id, phy.type, phy.name)
                     break
         except OSError as e:
             report("failed", str(e.args[-1]))
@@ -115,7 +115,7 @@ _SEARCH = """
             emac.stop_dma()
             for gpio in [config["mdc"], config["mdio"]] + [p["gpio"] for p in config["pins"]]:
                 Pin(gpio, Pin.IN)
-            emac._give_back()
+            drop()
 """
 # As after power on, long enough for a slow supply to fall.
 _RELEASE = """

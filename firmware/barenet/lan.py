@@ -138,17 +138,15 @@ class LAN:
         return _settings("ping", self.stack, host, count, timeout, size)
 
     def doctor(self, report=None):
-        """Examines the hardware and prints each step, register and fault with its cause; up or down, the interface stays as it is.
+        """Examines the hardware and prints each step, register and fault with its cause.
 
-        report(kind, name, *texts), when given, gets each line instead (see driver/doctor.py). Takes a second when the interface is up; else
-        it is tried, in 30 s at most. Raises OSError(ENODEV) for a driver without a MAC.
+        Up or down, the interface stays as it is. report(kind, name, *texts), when given, gets each line instead (see
+        driver/doctor.py). Takes a second when the interface is up; else it is tried, in 30 s at most. Raises
+        OSError(ENODEV) for a driver without a MAC.
         """
-        from barenet.driver import doctor
+        from barenet.driver import borrow
 
-        try:
-            doctor.run(self, report)
-        finally:
-            doctor.drop("doctor")
+        borrow("doctor", "run", self, report)
 
     def _set_network(self, network):
         if network != "dhcp":

@@ -30,7 +30,8 @@ class VirtualBoard:
     """A virtual board, for as long as the `with` block lasts.
 
     Args:
-        driver: "tap", or "emac" for the chip's driver on the model of the chip (32 bits only).
+        driver: "emac" for the chip's driver on the model of the chip (32 bits only), or "tap"; None for emac where the
+            model can run, else tap, which a line on stderr then says.
         heap: the board's heap, for example "160k".
         bits: word size of its interpreter, 32 or 64.
         network: "dhcp", or a dict with "ip" (with its prefix) and perhaps "gw" and "dns"; None for 10.77.0.2/24 with
@@ -55,7 +56,7 @@ class VirtualBoard:
 
     def __init__(
         self,
-        driver: str = "tap",
+        driver: str | None = None,
         heap: str = "160k",
         bits: int = 32,
         network: str | dict[str, str] | None = None,
@@ -66,7 +67,9 @@ class VirtualBoard:
         board: str | None = None,
         before: Callable[[VirtualBoard], None] | None = None,
     ):
-        options = ["--driver", driver, "--heap", heap, "--bits", str(bits)]
+        options = ["--heap", heap, "--bits", str(bits)]
+        if driver:
+            options += ["--driver", driver]
         if network == "dhcp":
             options += ["--dhcp"]
         elif network is not None:
@@ -100,6 +103,7 @@ class VirtualBoard:
             )
         try:
             self.description = self._receive("made", _MAKE_TIMEOUT)
+            sys.stderr.write(self._said())
             self.serial: str = self.description["serial"]
             self.namespace: dict[str, Any] | None = self.description["namespace"]
             self.fs = Path(self.description["fs"])
@@ -127,8 +131,7 @@ class VirtualBoard:
         except subprocess.TimeoutExpired:
             self._supervisor.kill()
             self._supervisor.wait()
-        self._errors.seek(0)
-        said = self._errors.read().decode(errors="replace").strip()
+        said = self._said().strip()
         self._errors.close()
         if self._supervisor.returncode == BROKE_A_RULE:
             raise BarenetError(said)
@@ -178,6 +181,14 @@ class VirtualBoard:
             transport.close()
         return output.decode().replace("\r\n", "\n")
 
+    def chip(self, **wishes: Any) -> dict[str, Any] | None:
+        """Changes what surrounds the board's model of the chip, such as faults={"cable": False}; see Model.order.
+
+        Returns what the model then reports; None when the board has the TAP driver.
+        """
+        self._order({"chip": wishes})
+        return self._receive("chip", _ANSWER_TIMEOUT)
+
     def program(self, source: str, *arguments: str, name: str = "program.py") -> Program:
         """Restarts the board with a program in place of the REPL.
 
@@ -197,6 +208,10 @@ class VirtualBoard:
                 os.close(descriptor)
         self._booted()
         return Program(self, open(reading, encoding="utf-8", errors="backslashreplace"))
+
+    def _said(self) -> str:
+        """Returns what the supervisor has written to its stderr."""
+        return os.pread(self._errors.fileno(), 1 << 20, 0).decode(errors="replace")
 
     def _enter(self) -> list[str]:
         return self.namespace["enter"] if self.namespace else []
@@ -219,8 +234,7 @@ class VirtualBoard:
                 raise BarenetError(f"the virtual board is not “{name}” after {timeout} s") from None
             if not data:
                 self._supervisor.wait(_END_TIMEOUT)
-                self._errors.seek(0)
-                lines = self._errors.read().decode(errors="replace").strip().splitlines()
+                lines = self._said().strip().splitlines()
                 raise BarenetError("the virtual board ended: " + (lines or ["without a word"])[-1])
             message = json.loads(data)
             if name in message:

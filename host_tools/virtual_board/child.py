@@ -41,6 +41,11 @@ def die_with_parent() -> None:
     _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
+def heap_on_chip(interpreter: Interpreter, heap: int) -> int:
+    """Returns how large the interpreter's heap is on the model of the chip, bytes, for `heap` bytes for programs."""
+    return heap + _RUNTIME_HEAP[interpreter.bits] + RUNTIME_HEAP
+
+
 def _prepare(layout: Layout | None) -> None:
     die_with_parent()
     if layout:
@@ -86,14 +91,14 @@ class Child:
         self.control.setblocking(False)
         self._source = os.memfd_create("source")
         self._report = os.memfd_create("report")
-        size = heap + _RUNTIME_HEAP[interpreter.bits]
         inherited = [control.fileno(), self._source, self._report]
         if chip:
-            size += RUNTIME_HEAP
+            size = heap_on_chip(interpreter, heap)
             layout = chip.layout(interpreter.command, size)
             inherited += chip.descriptors
             joined = {**chip.environment, "MICROPYPATH": f"{CHIP_RUNTIME}:.frozen"}
         else:
+            size = heap + _RUNTIME_HEAP[interpreter.bits]
             layout = None
             inherited += [link]
             joined = {"MICROPYPATH": ".frozen", "BARENET_LINK_FD": str(link)}

@@ -13,10 +13,14 @@ from pathlib import Path
 import click
 
 from host_tools import boards
+from host_tools.errors import BarenetError
 from host_tools.virtual_board import interpreter
+from host_tools.virtual_board.child import heap_on_chip
+from host_tools.virtual_board.emac_model import memory
+from host_tools.virtual_board.interpreter import Interpreter
 from host_tools.virtual_board.supervisor import Options, Supervisor
 
-DRIVERS = ("tap", "emac")
+DRIVERS = ("emac", "tap")
 MODELLED = "wt32_eth01"  # what the virtual board is wired as
 _SMALLEST_HEAP = 32 * 1024
 _FOLDER = click.Path(file_okay=False, path_type=Path)
@@ -47,20 +51,22 @@ def _address(_context, _parameter, text: str | None) -> str | None:
         raise click.BadParameter(f"{text!r} is not an IPv4 address") from None
 
 
+driver_option = click.option(
+    "--driver",
+    type=click.Choice(DRIVERS),
+    help="The board's LAN driver: the chip's, on a model of it, or one for the bare cable.  "
+    "[default: emac, where the model can run; else tap]",
+)
+
+
 @click.command("virtual", context_settings={"allow_interspersed_args": False})
 @click.option("--ip", callback=_interface, metavar="ADDRESS/PREFIX", help="The board.  [default: 10.77.0.2/24]")
 @click.option("--gw", callback=_address, metavar="ADDRESS", help="Its gateway.  [default: the Linux side]")
 @click.option("--dns", callback=_address, metavar="ADDRESS", help="Its name server.  [default: the gateway]")
 @click.option("--dhcp", is_flag=True, help="The board asks for its address by DHCP.")
 @click.option("--host-ip", callback=_interface, metavar="ADDRESS/PREFIX", help="Linux's side.  [default: the gateway]")
-@click.option(
-    "--driver",
-    default="tap",
-    show_default=True,
-    type=click.Choice(DRIVERS),
-    help="The board's LAN driver: the chip's, on a model of it, or one for the bare cable.",
-)
-@click.option("--board", metavar="NAME", help=f"With --driver emac: the board to be.  [default: {MODELLED}]")
+@driver_option
+@click.option("--board", metavar="NAME", help=f"The board that the model is wired as.  [default: {MODELLED}]")
 @click.option("--heap", default="160k", show_default=True, callback=_heap, metavar="SIZE", help="The board's heap.")
 @click.option("--bits", default="32", show_default=True, type=click.Choice(["32", "64"]), help="The CPU's word size.")
 @click.option("--tap", metavar="NAME", help="Attach to this TAP device, which exists; no namespace is made.")
@@ -83,20 +89,23 @@ def command(ip, gw, dns, dhcp, host_ip, driver, board, heap, bits, tap, fs, no_m
     if tap and host_ip:
         raise click.UsageError("--tap leaves the Linux side as it is; leave --host-ip out")
     network, host = addresses(ip, gw, dns, dhcp, host_ip)
-    config = {"network": network} if ip or gw or dns or dhcp else {}
-    if driver == "emac":
-        if bits != "32":
-            raise click.UsageError("the EMAC's DMA reaches 32-bit addresses only: use --bits 32 or --driver tap")
-        wired = boards.device_config(boards.find(board or MODELLED))
-        config = {**{name: value for name, value in wired.items() if name != "network"}, **config}
-    elif board:
+    if board and driver == "tap":
         raise click.UsageError("--board is what --driver emac models; --driver tap has no chip")
+    if (board or driver == "emac") and bits != "32":
+        raise click.UsageError("the EMAC's DMA reaches 32-bit addresses only: use --bits 32 or --driver tap")
+    config = {"network": network} if ip or gw or dns or dhcp else {}
+    wired = boards.device_config(boards.find(board or MODELLED))
     if tap:
         # Several boards may share a bridge: each gets an address of its own.
         config["mac"] = "02:" + hashlib.sha256(tap.encode()).digest()[:5].hex(":")
     micropython = interpreter.find(int(bits))
     if micropython.bits != int(bits):
         click.echo(f"barenet: no {bits}-bit MicroPython here, using the {micropython.bits}-bit one", err=True)
+    if _runs_model("emac" if board else driver, bits, micropython, heap, wired["psram"]):
+        driver = "emac"
+        config = {**{name: value for name, value in wired.items() if name != "network"}, **config}
+    else:
+        driver = "tap"
     options = Options(
         interpreter=micropython,
         driver=driver,
@@ -113,6 +122,25 @@ def command(ip, gw, dns, dhcp, host_ip, driver, board, heap, bits, tap, fs, no_m
     )
     supervisor = Supervisor(options, _announce, control and socket.socket(fileno=control))
     sys.exit(supervisor.serve())
+
+
+def _runs_model(driver: str | None, bits: str, micropython: Interpreter, heap: int, psram: bool) -> bool:
+    """Returns whether the board gets the chip's driver on the model: that was asked for, or nothing was and it can.
+
+    Raises BarenetError when it was asked for and cannot.
+    """
+    if driver == "tap" or driver is None and bits == "64":
+        return False  # who wants 64 bits knows that the chip has 32
+    try:
+        if micropython.bits != 32:
+            raise BarenetError("the EMAC's DMA reaches 32-bit addresses only")
+        memory.layout(micropython.command, heap_on_chip(micropython, heap), psram)
+    except BarenetError as error:
+        if driver:
+            raise BarenetError(f"the model of the chip cannot run here: {error}; use --driver tap") from None
+        click.echo(f"barenet: the model of the chip cannot run here: {error}; using --driver tap", err=True)
+        return False
+    return True
 
 
 def addresses(

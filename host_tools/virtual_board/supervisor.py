@@ -65,7 +65,7 @@ class Options:
     """
 
     interpreter: Interpreter
-    driver: str = "tap"
+    driver: str
     heap: int = 160 * 1024
     tap: str | None = None
     host: ipaddress.IPv4Interface = ipaddress.IPv4Interface("10.77.0.1/24")
@@ -523,6 +523,8 @@ class Supervisor:
             self._tell(chip=self._chip.order(**order["chip"]))
         elif "interrupt" in order and self._program:
             self._child.interrupt()
+        elif "chip" in order:
+            self._tell(chip=self._chip.order(**order["chip"]) if self._chip else None)
         elif "kill" in order and self._program:
             self._child.process.kill()
 

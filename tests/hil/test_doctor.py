@@ -12,7 +12,6 @@ from host_tools.doctor import FAULT
 from host_tools.virtual_board import VirtualBoard
 
 
-
 def restart(board):
     """Runs boot.py and main.py again; returns what they print."""
     with connect(board.serial) as connection:
@@ -34,6 +33,14 @@ def board(shared):
     shared.chip(faults={"cable": True, "clock": True, "phy": True, "mdio_low": False})
     file.write_bytes(good)
     assert "is up" in restart(shared)
+
+
+@pytest.fixture
+def few_inputs(monkeypatch):
+    """A search skips most clock inputs: each without a clock takes a second."""
+    every = library.shapes()
+    few = [shape for shape in every if shape["ref_clk"] != "gpio0_in" or any(p["gpio"] == 16 for p in shape["pins"])]
+    monkeypatch.setattr(library, "shapes", lambda: few)
 
 
 def doctor(board, *arguments):
@@ -84,15 +91,16 @@ print(low[0], before - max(free[4:]))
     assert lowest > 8 * 1024 and lost < 512
 
 
-def test_connections_survive_the_look(board):
-    board.exec("import socket; s = socket.socket(); s.bind(('', 8000)); s.listen(1); lan.doctor(lambda *row: None)", 20)
-    assert up(board) == ["True", "True"] and board.exec("print(len(lan.stack.tcp.listeners))").strip() == "1"
-    board.exec("s.close()")
+def test_connections_survive_the_look(shared):
+    shared.exec("import socket; s = socket.socket(); s.bind(('', 8000)); s.listen(1); lan.doctor(lambda *row: None)", 20)
+    assert up(shared) == ["True", "True"] and shared.exec("print(len(lan.stack.tcp.listeners))").strip() == "1"
+    shared.exec("s.close()")
 
 
 def test_after_a_failed_start_it_names_the_cause_and_the_lan_starts_once_that_is_gone(board):
     board.chip(faults={"clock": False})
-    code = "lan.active(False)\ntry:\n    lan.active(True)\nexcept OSError as e:\n    print(e.args[1][:13])\nlan.doctor()\nprint(lan.active())"
+    code = "lan.active(False)\ntry:\n    lan.active(True)\nexcept OSError as e:\n    print(e.args[1][:13])\n"
+    code += "lan.doctor()\nprint(lan.active())"
     lines = board.exec(code, 40).splitlines()
     assert lines[0] == "no RMII clock" and lines[-1] == "False"
     assert any(line.startswith("finding       GPIO0 does not toggle") for line in lines)
@@ -120,16 +128,16 @@ def test_without_a_mac_it_says_so():
 # From the PC
 
 
-def test_a_healthy_board_that_is_up(board):
-    found = diagnosis(board)
+def test_a_healthy_board_that_is_up(shared):
+    found = diagnosis(shared)
     assert found["healthy"] and found["state"] == "up" and found["board"] == "wt32_eth01" and found["steps"] == []
     assert found["phy"]["id"] == "0x0007C0F1" and found["candidates"][0] == "wt32_eth01"
     assert ["CONFIG", "0x0000C80C", "RE TE DM FES PS"] in found["registers"]
-    assert up(board) == ["True", "True"]
+    assert up(shared) == ["True", "True"]
 
 
-def test_the_report_for_people(board):
-    result = doctor(board)
+def test_the_report_for_people(shared):
+    result = doctor(shared)
     assert result.exit_code == 0
     for text in ("BUSMODE", "PHY 31", "wt32_eth01, up", "healthy", "next: nothing to do"):
         assert text in result.stdout
@@ -139,9 +147,11 @@ def test_no_cable(board):
     board.chip(faults={"cable": False})
     board.exec("import time; time.sleep(1)")
     found = diagnosis(board)
-    assert found["findings"][0] == ["no energy on the line (register 17)", "no cable, or nothing switched on at its other end"]
+    cause = "no cable, or nothing switched on at its other end"
+    assert found["findings"][0] == ["no energy on the line (register 17)", cause]
     result = doctor(board)
-    assert result.exit_code == FAULT and "no energy on the line" in result.stdout and "next: remove the cause" in result.stdout
+    assert result.exit_code == FAULT and "no energy on the line" in result.stdout
+    assert "next: remove the cause" in result.stdout
 
 
 def test_a_board_that_is_down_is_tried_and_left_down(board):
@@ -181,7 +191,7 @@ def test_a_board_file_that_cannot_work(board):
     assert diagnosis(board)["findings"] == [["the board file cannot work", "GPIO18 is both mdc and mdio"]]
 
 
-def test_a_board_that_does_not_know_what_it_is(board):
+def test_a_board_that_does_not_know_what_it_is(board, few_inputs):
     (board.fs / "board.json").unlink()
     restart(board)
     result = doctor(board)
@@ -192,15 +202,6 @@ def test_a_board_that_does_not_know_what_it_is(board):
     assert found["phy"]["address"] == 1 and found["phy"]["type"] == "LAN8720"
     assert (found["ref_clk"], found["mdc"], found["mdio"]) == ("gpio0_in", 23, 18)
     assert {"wt32_eth01", "lan8720_breakout"} <= set(found["candidates"])
-
-
-@pytest.fixture
-def few_inputs(monkeypatch):
-    """A search skips most clock inputs: each without a clock takes a second."""
-    every = library.shapes()
-    few = [shape for shape in every if shape["ref_clk"] != "gpio0_in" or shape["mdc"] == 23 and len(shape["pins"]) == 0]
-    oscillator = [shape for shape in every if any(pin["gpio"] == 16 for pin in shape["pins"])]
-    monkeypatch.setattr(library, "shapes", lambda: oscillator + few)
 
 
 def test_a_search_that_finds_nothing(board, few_inputs):

@@ -15,7 +15,7 @@ PROMPT = b"\r\n>>> "
 
 @pytest.fixture(scope="module")
 def board():
-    with VirtualBoard(driver="tap") as board:
+    with VirtualBoard() as board:
         yield board
 
 

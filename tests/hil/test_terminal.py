@@ -34,6 +34,16 @@ class Terminal:
     def type(self, text):
         os.write(self._end, text)
 
+    def prompt(self, timeout=15):
+        """Types Enter until there is a prompt: what comes before the program has set its terminal up is not passed on."""
+        deadline = time.monotonic() + timeout
+        while b">>> " not in self.screen:
+            assert time.monotonic() < deadline, f"no prompt in {self.screen!r}"
+            self.type(b"\r")
+            if select.select([self._end], [], [], 1)[0]:
+                self.screen += os.read(self._end, 1000)
+                time.sleep(0.1)
+
     def wait_for(self, text, timeout=15):
         deadline = time.monotonic() + timeout
         while text not in self.screen:
@@ -63,8 +73,7 @@ def test_repl_is_a_prompt_that_evaluates_keeps_state_and_is_left_with_ctrl_brack
         connection.run("kept = 40")
     terminal = Terminal(*BARENET, "repl", "--port", board.serial)
     terminal.wait_for(b"Ctrl-]")
-    terminal.type(b"\r")
-    terminal.wait_for(b">>> ")
+    terminal.prompt()
     terminal.type(b"kept + 2\r")
     terminal.wait_for(b"42\r\n")
     terminal.type(b"\x1d")

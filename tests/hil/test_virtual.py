@@ -1,8 +1,11 @@
 """`barenet virtual` as scripts use it, and what it leaves behind: nothing."""
 
+import ctypes
 import json
 import os
+import platform
 import signal
+import struct
 import subprocess
 import sys
 import time
@@ -10,8 +13,10 @@ from pathlib import Path
 
 import pytest
 
+from host_tools import ROOT
 from host_tools.errors import BarenetError
-from host_tools.virtual_board import VirtualBoard
+from host_tools.virtual_board import VirtualBoard, interpreter
+from host_tools.virtual_board.emac_model import memory
 
 COMMAND = [sys.executable, "-m", "host_tools.virtual_board"]
 
@@ -285,3 +290,72 @@ def test_servers_can_be_started_before_the_board_boots():
 def test_a_board_that_cannot_be_made_raises_with_the_reason():
     with pytest.raises(BarenetError, match="nosuchtap"), VirtualBoard(tap="nosuchtap"):
         pass
+
+
+# Where the model of the chip cannot run
+
+
+def forbid_personality():
+    """For preexec_fn: from now on personality(2) fails in this process and its children, as in strict containers."""
+    number = {"x86_64": 135, "aarch64": 92}[platform.machine()]
+    # Classic BPF over struct seccomp_data: load the call's number; EPERM when it is that one, else go on.
+    steps = [(0x20, 0, 0, 0), (0x15, 0, 1, number), (0x06, 0, 0, 0x00050001), (0x06, 0, 0, 0x7FFF0000)]
+    code = ctypes.create_string_buffer(b"".join(struct.pack("HBBI", *step) for step in steps))
+    program = ctypes.create_string_buffer(struct.pack("HxxxxxxP", len(steps), ctypes.addressof(code)))
+    libc = ctypes.CDLL(None, use_errno=True)
+    set_no_new_privileges, set_seccomp, filter_mode = 38, 22, 2
+    if libc.prctl(set_no_new_privileges, 1, 0, 0, 0) or libc.prctl(set_seccomp, filter_mode, program, 0, 0):
+        raise OSError(ctypes.get_errno(), "seccomp")
+
+
+PERSONALITY = "the model of the chip cannot run here: this kernel or container forbids personality(ADDR_NO_RANDOMIZE)"
+
+
+def test_without_the_model_the_board_gets_the_tap_driver_and_says_so(program):
+    done = virtual("--run", program("print(nic.status('driver')['driver'])"), preexec_fn=forbid_personality)
+    line, printed = done.stdout.split("\n", 1)
+    assert json.loads(line)["driver"] == "tap" and printed == "tap\n"
+    said = done.stderr.splitlines()[0]
+    assert PERSONALITY in said and said.endswith("using --driver tap") and "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("named", [["--driver", "emac"], ["--board", "wt32_eth01"]])
+def test_asked_for_by_name_a_model_that_cannot_run_is_an_error(named):
+    done = virtual(*named, preexec_fn=forbid_personality)
+    assert done.returncode == 1 and done.stdout == ""
+    assert PERSONALITY in done.stderr and done.stderr.endswith("use --driver tap\n")
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_the_object_for_tests_passes_the_notice_on():
+    code = "from host_tools.virtual_board import VirtualBoard as V\nwith V(main=False) as b: print(b.description['driver'])"
+    options = {"cwd": ROOT, "capture_output": True, "text": True, "timeout": 60, "preexec_fn": forbid_personality}
+    done = subprocess.run([sys.executable, "-c", code], **options)
+    assert done.stdout == "tap\n" and done.stderr.startswith(f"barenet: {PERSONALITY}")
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_memory_that_cannot_be_written_from_outside_is_a_reason_too(monkeypatch):
+    def refused(*_arguments, **_options):
+        raise PermissionError
+
+    monkeypatch.setattr(memory, "open", refused, raising=False)
+    with pytest.raises(BarenetError, match="forbids writing to another process's /proc/PID/mem"):
+        memory.layout(interpreter.find(32).command, 200 * 1024)
+
+
+@pytest.mark.parametrize(
+    "options, complaint", [(["--heap", "512k"], "does not fit into the chip's RAM"), (["--bits", "64"], "")]
+)
+def test_a_board_that_is_no_esp32_gets_the_tap_driver(program, options, complaint):
+    done = virtual(*options, "--no-main", "--run", program(""))
+    assert json.loads(done.stdout)["driver"] == "tap" and complaint in done.stderr
+    assert bool(done.stderr) == bool(complaint)
+
+
+def test_a_rule_of_the_chip_that_is_broken_fails_the_board_at_its_end(program):
+    done = virtual("--run", program("import machine; machine.mem32[0x3FF6A020] = 1"))
+    assert done.returncode == 3
+    assert "barenet: the firmware broke a rule of the chip: read-only: VERSION = 0x00000001" in done.stderr
+    with pytest.raises(BarenetError, match="read-only: VERSION"), VirtualBoard() as board:
+        board.exec("import machine; machine.mem32[0x3FF6A020] = 1")

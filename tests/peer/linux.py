@@ -141,7 +141,8 @@ class Linux:
 
     def packets(self, interface="tap0", ethertype=0x0003):
         """Returns a packet socket for whole Ethernet frames on an interface; default: all of them, in both directions."""
-        s = self.socket(socket.SOCK_RAW, family=socket.AF_PACKET, protocol=socket.htons(ethertype))
+        room = [(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 22)]  # so that a busy test loses none of them
+        s = self.socket(socket.SOCK_RAW, family=socket.AF_PACKET, protocol=socket.htons(ethertype), options=room)
         s.bind((interface, ethertype))
         return s
 

@@ -5,6 +5,7 @@ import socket
 import struct
 import subprocess
 import threading
+import time
 
 import pytest
 from linux import LINUX, run, until, value
@@ -259,6 +260,7 @@ def test_garbage_does_no_harm_and_the_good_answer_is_taken(board, linux):
 
     def garbage(question):
         for _ in range(30):
+            time.sleep(0.006)  # a board has eight receive buffers, and 10 ms may pass until it looks
             yield seeded.randbytes(seeded.randrange(0, 400))
             yield question[:2] + seeded.randbytes(seeded.randrange(0, 400))
         yield good(question)

@@ -38,7 +38,7 @@ def cable():
             linux = stack.enter_context(Linux(board))
             parts.extend((linux, stack.enter_context(board_cable(linux))))
 
-        with VirtualBoard(driver="tap", before=before) as board:
+        with VirtualBoard(before=before) as board:
             yield board, *parts
             parts[1].set()
             assert value(board, "(lan.stack.errors, lan.stack.last_error)") == (0, None)

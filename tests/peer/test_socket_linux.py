@@ -236,7 +236,8 @@ for i in range(3):
 """
         clients = [board.popen([sys.executable, "-c", code], stderr=subprocess.PIPE, text=True) for _ in range(2)]
         for client in clients:
-            assert client.communicate(timeout=30)[1] == ""
+            said = client.communicate(timeout=30)[1]
+            assert said == "", said + running.output()
             assert client.returncode == 0
         assert running.wait() == 0, running.output()
 

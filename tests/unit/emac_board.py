@@ -2,25 +2,31 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
+import functools
 import json
 import os
+import shutil
 import socket
 import subprocess
+import tempfile
 import threading
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
-from device import ROOT, interpreter
 
+from host_tools.virtual_board import interpreter
 from host_tools.virtual_board.emac_model import BUS_TIMEOUT, RUNTIME, memory
 from host_tools.virtual_board.emac_model.chip import Chip
 from host_tools.virtual_board.emac_model.phy import Timing
 from host_tools.virtual_board.emac_model.server import Server
 from host_tools.virtual_board.emac_model.wiring import Wiring
+from host_tools.virtual_board.firmware import Firmware
 
-HEAP = 256 * 1024  # programs are compiled on the board here; a real one gets them compiled
+HEAP = 160 * 1024
 CONFIG = {
     "board": "test",
     "driver": "emac",
@@ -32,7 +38,8 @@ CONFIG = {
     "startup_ms": 0,
     "psram": False,
 }
-FAST = Timing(soft_reset=0.005, negotiation=0.02, parallel_detection=0.01, settle=0.001)
+# So fast that the first look at the link finds it.
+FAST = Timing(soft_reset=0.002, negotiation=0.001, parallel_detection=0.001, settle=0.001)
 PEER_MAC = bytes.fromhex("02ba4e000001")
 MAC = bytes.fromhex("02ba4e000005")  # by the factory convention: the base address's last byte and 3
 
@@ -63,11 +70,20 @@ def poll(lan, ms, until=lambda: False):
     return until()
 def up(pool=None, ms=5000):
     pool = pool or Pool()
+    pool.objects[fast.O_KEYS] = bytearray(8)  # of connections there are none
     lan = EMAC(config)
     lan.start(pool)
     assert poll(lan, ms, lan.link), "no link"
     return lan, pool
 """
+
+
+@functools.cache
+def firmware() -> Path:
+    """Returns a folder with the firmware, compiled once for all tests."""
+    folder = tempfile.mkdtemp(prefix="barenet-firmware-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return Firmware(Path(folder), interpreter.find(32).mpy).folder
 
 
 class Board:
@@ -101,13 +117,13 @@ class Board:
 
     def start(self, program: str, heap: int = HEAP, psram: bool = False, prelude: str = PRELUDE) -> subprocess.Popen:
         """Starts an interpreter on the board."""
-        command = tuple(interpreter())
+        command = interpreter.find(32).command
         layout = memory.layout(command, heap, psram)
         return subprocess.Popen(
             [*command, "-X", f"heapsize={heap}", "-c", prelude + program],
             env=dict(
                 os.environ,
-                MICROPYPATH=f"{RUNTIME}:{ROOT / 'firmware'}:.frozen",
+                MICROPYPATH=f"{RUNTIME}:{firmware()}:.frozen",
                 BARENET_CHIP_FD=str(self.bus.fileno()),
                 CONFIG=json.dumps(self.config),
             ),

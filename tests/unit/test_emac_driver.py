@@ -114,7 +114,7 @@ def test_the_mac_address_is_the_factory_one_or_the_configured():
     with board({"mac": "02:00:00:00:00:77"}) as b:
         assert b.run("print(EMAC(config).mac.hex())").strip() == "020000000077"
         b.config["mac"] = "01:00:00:00:00:77"
-        assert "bit 0 of the first" in b.error("EMAC(config)")
+        assert "wrong mac in the board file: 01:00:00:00:00:77" in b.error("EMAC(config)")
 
 
 # What can be wrong, and what the error says.
@@ -287,7 +287,8 @@ def test_a_change_shorter_than_a_look_is_seen_by_the_latched_bit():
     with board() as b:
         watch = Watch(b)
         b.chip.partner.speed = 10
-        b.wait(lambda: b.chip.phy.link and b.chip.phy.speed == 10)
+        # The driver does not look meanwhile.
+        assert b.wait(lambda: b.chip.advance() and b.chip.phy.link and b.chip.phy.speed == 10)
         watch.until("look")
         assert watch.until("up") == ["True", "10", "full"]
         watch.end()
@@ -374,7 +375,7 @@ def test_the_hash_is_that_of_the_macs_documentation():
     with board() as b:
         b.run(
             """
-from barenet.driver.emac import hash_index
+from barenet.driver.link import hash_index
 assert hash_index(bytes.fromhex("1f52419cb6af")) == 0x2C
 assert hash_index(bytes.fromhex("a00a98000045")) == 0x07
 """
@@ -389,3 +390,30 @@ from barenet.driver.rmii_clock import dividers
 assert [dividers(mhz) for mhz in (40, 26, 32, 24)] == [(6, 0, 0), (11, 98, 118), (8, 128, 0), (12, 170, 171)]
 """
         )
+
+
+def test_a_callback_that_stops_the_driver_in_the_middle_of_a_look_is_obeyed_when_the_look_has_ended():
+    with board() as b:
+        b.chip.faults.cable = False
+        process = b.start(
+            """
+import micropython
+from barenet.driver import phy
+lan = EMAC(config)
+lan.start(Pool())
+line()
+mode = phy.PHY.mode
+def interrupted(self):
+    phy.PHY.mode = mode
+    lan.stop()  # as a timer's callback does, between two bytecodes
+    return mode(self)
+phy.PHY.mode = interrupted
+poll(lan, 3000, lambda: phy.PHY.mode is mode)
+print(lan.link(), lan.pool, lan.running)
+lan.start(Pool())
+print(poll(lan, 3000, lan.link))
+"""
+        )
+        b.chip.faults.cable = True
+        assert process.communicate("\n", timeout=20)[0] == "False None False\nTrue\n"
+        assert b.breaches() == []

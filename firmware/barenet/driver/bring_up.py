@@ -1,6 +1,4 @@
-"""Brings the EMAC up: what is needed once, at the start.
-
-The driver imports it, walks its steps, and lets it go, because a board is short of RAM.
+"""Brings the EMAC up: what is needed once, at the start; emac.py loads it for that and forgets it.
 
 The order is that in which the hardware depends on itself: power, clock gate, reference clock, pads, release of the
 PHY's reset, the MAC's own reset (which ends only when the 50 MHz clock runs), PHY, MAC, DMA. Each step is read back,
@@ -12,10 +10,10 @@ from errno import EINVAL, EIO, ENODEV, ENOMEM, ETIMEDOUT
 from time import sleep_ms, ticks_add, ticks_diff, ticks_ms
 
 from barenet import fast
+from barenet.driver import link, mac_address, rmii_clock
 from barenet.driver import phy as mdio
-from barenet.driver import rmii_clock
 from barenet.driver.registers import change, get, put, wait_clear
-from machine import Pin, mem32
+from machine import Pin, mem32, unique_id
 from micropython import const
 from uctypes import addressof
 
@@ -47,7 +45,10 @@ PADS = (
 )
 _IO_MUX = const(0x3FF49000)
 # Offset of each GPIO's IO_MUX register, 0 where the pin cannot drive anything.
-_IO_MUX_OFFSETS = b"\x44\x88\x40\x84\x48\x6c\0\0\0\0\0\0\x34\x38\x30\x3c\x4c\x50\x70\x74\x78\x7c\x80\x8c\0\x24\x28\x2c\0\0\0\0\x1c\x20"
+_IO_MUX_OFFSETS = (
+    b"\x44\x88\x40\x84\x48\x6c\0\0\0\0\0\0\x34\x38\x30\x3c\x4c\x50\x70\x74\x78\x7c\x80\x8c"
+    b"\0\x24\x28\x2c\0\0\0\0\x1c\x20"
+)
 _FUNC_OUT_SEL = const(0x3FF44530)
 _FUNC201_IN_SEL = const(0x3FF44454)
 _ENABLE_W1TS = const(0x3FF44024)
@@ -80,6 +81,28 @@ _PHYS = (
     (0x00221570, "KSZ80XX", "KSZ8061", mdio.CODE_30),
     (0x937C4020, "JL1101", "JL1101", mdio.BMCR_PAGED),
 )
+
+
+def factory_mac():
+    """Returns the Ethernet address by Espressif's convention: the base address in eFuse with 3 added to its last byte,
+    without carry.
+    """
+    base = unique_id()
+    return bytes(base[:5]) + bytes((base[5] + 3 & 255,))
+
+
+def prepare(driver):
+    """Checks the driver's board file, and sets its address. Raises OSError(EINVAL) as check() does."""
+    config = driver.board
+    check(config)
+    mac = config.get("mac")
+    driver.mac = mac_address(mac) if mac else factory_mac()
+
+
+def start(driver, pool):
+    """Walks all steps. Raises OSError with the text of the one that fails."""
+    for _, step in steps(driver, pool):
+        step()
 
 
 def check(config):
@@ -129,8 +152,8 @@ def steps(driver, pool):
         ("pads", lambda: _connect_pads(config)),
         ("PHY reset pin", lambda: _release_phy(config)),
         ("MAC reset", lambda: soft_reset(clock)),
-        ("PHY", lambda: _start_phy(driver.phy, config)),
-        ("MAC and DMA", lambda: driver.run(pool)),
+        ("PHY", lambda: _start_phy(driver)),
+        ("MAC and DMA", lambda: link.run(driver, pool)),
     )
 
 
@@ -145,8 +168,8 @@ def _check_memory(pool, config):
         raise OSError(
             ENOMEM,
             "the heap of this firmware is %s, out of the Ethernet DMA's reach (0x3FFAE000 to 0x3FFFFFFF): "
-            "flash the ESP32_GENERIC firmware without SPIRAM, whose heap is internal, or read about dma_memory, which is "
-            "unproven, in docs/driver.md" % where,
+            "flash the ESP32_GENERIC firmware without SPIRAM, whose heap is internal, or read about dma_memory, which "
+            "is unproven, in docs/driver.md" % where,
         )
 
 
@@ -203,7 +226,8 @@ def _open_gate(clock):
     if gates & _WIFI_CLK_EN and rmii_clock.uses_apll(clock):
         raise OSError(
             EINVAL,
-            "Wi-Fi is on, which disturbs the APLL that makes this board's Ethernet clock: WLAN().active(False), then reset the board",
+            "Wi-Fi is on, which disturbs the APLL that makes this board's Ethernet clock: WLAN().active(False), "
+            "then reset the board",
         )
     mem32[_DPORT_WIFI_CLK_EN] = gates | _EMAC_CLK_EN
     if not get(_DPORT_WIFI_CLK_EN) & _EMAC_CLK_EN:
@@ -260,7 +284,10 @@ def clock_remedy(clock):
     """Returns what to do when the MAC has no clock."""
     if rmii_clock.uses_apll(clock):
         return "The APLL runs, but the MAC does not get it: run `barenet doctor`"
-    return "No 50 MHz arrives at GPIO0: check the oscillator or power pin, that nothing else (DTR, a wire for flashing) is on GPIO0, and ref_clk"
+    return (
+        "No 50 MHz arrives at GPIO0: check the oscillator or power pin, "
+        "that nothing else (DTR, a wire for flashing) is on GPIO0, and ref_clk"
+    )
 
 
 def restart(driver):
@@ -272,10 +299,11 @@ def restart(driver):
     if not get(_BUSMODE) & _SWR:
         mem32[_OPMODE] = 0
     soft_reset(driver.board["ref_clk"])
-    driver.run(driver.pool)
+    link.run(driver, driver.pool)
 
 
-def _start_phy(phy, config):
+def _start_phy(driver):
+    config, phy = driver.board, driver.phy
     try:
         find(phy)
     except OSError:
@@ -285,6 +313,7 @@ def _start_phy(phy, config):
         _switch_on(config, "power", 500, 50)
         _pulse_reset(config)
         find(phy)
+    driver.found = phy.id, phy.type, phy.name, phy.how
     _soft_reset_phy(phy)
     if phy.type == "LAN8720":
         modes = phy.read(_LAN_SMR)

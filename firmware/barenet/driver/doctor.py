@@ -9,12 +9,10 @@ Everything it finds goes to a function `report(kind, name, *texts)`, all texts, 
 cause and remedy).
 """
 
-import gc
-import sys
 from errno import ENODEV
 
-from barenet import driver as package
 from barenet import fast
+from barenet.driver import borrow
 from micropython import const
 
 _LISTEN_MS = const(2000)
@@ -36,7 +34,7 @@ def run(lan, report=None):
     report: see above; default: prints. Raises OSError(ENODEV) for a driver without a MAC.
     """
     driver = lan.driver
-    if not hasattr(driver, "phy"):
+    if not hasattr(driver, "found"):
         raise OSError(ENODEV, "this LAN has no MAC and no PHY to examine: its driver is %s" % driver.status()["driver"])
     if lan.active():
         return examine(driver, lan.stack.pool, report or show)
@@ -57,15 +55,12 @@ def walk(driver, pool, report, link_ms=_LINK_MS, listen_ms=_LISTEN_MS):
     found = []
     seen = Tally()
     try:
-        complete = late("trial").run(driver, pool, report, found, seen, link_ms, listen_ms)
-        drop("trial", "bring_up", "rmii_clock")
+        complete = borrow("trial", "run", driver, pool, report, found, seen, link_ms, listen_ms)
         if complete:
-            found += late("symptoms").diagnose(driver, pool, seen, lambda: _drain(driver, pool))
-            drop("symptoms")
+            found += borrow("symptoms", "diagnose", driver, pool, seen, lambda: _drain(driver, pool))
         _tell(driver, report, complete)
     finally:
         driver.stop()
-        drop("trial", "bring_up", "rmii_clock", "symptoms", "tables")
     _conclude(found, report)
     return found
 
@@ -83,12 +78,8 @@ def examine(driver, pool, report):
     seen.errors = pool.words[fast.C_DROP_RECEIVE_ERROR]
     last = (pool.words[fast.C_TX_NEXT] - 1) % pool.transmit
     seen.sent = pool.tx_ring[last * 8] & 0x7FFFFFFF
-    try:
-        found = late("symptoms").diagnose(driver, pool, seen)
-        drop("symptoms")
-        _tell(driver, report, True)
-    finally:
-        drop("symptoms", "tables")
+    found = borrow("symptoms", "diagnose", driver, pool, seen)
+    _tell(driver, report, True)
     _conclude(found, report)
     return found
 
@@ -96,11 +87,7 @@ def examine(driver, pool, report):
 def _tell(driver, report, managed):
     for name, value in driver.status().items():
         report("status", name, str(value))
-    tables = late("tables")
-    tables.registers(report)
-    if managed:
-        tables.phy(driver.phy, report)
-    drop("tables")
+    borrow("tables", "tell", driver, report, managed)
 
 
 def _conclude(found, report):
@@ -108,18 +95,3 @@ def _conclude(found, report):
         report("finding", symptom, cause)
     if report is show:
         print("healthy" if not found else "findings: %d" % len(found))
-
-
-def late(name):
-    """Returns a module of this package, loaded now."""
-    gc.collect()
-    __import__("barenet.driver." + name)
-    return getattr(package, name)
-
-
-def drop(*names):
-    """Forgets modules of this package, so that their memory is free."""
-    for name in names:
-        if sys.modules.pop("barenet.driver." + name, None):
-            delattr(package, name)
-    gc.collect()

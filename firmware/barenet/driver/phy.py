@@ -1,9 +1,10 @@
-"""The PHY while the link runs: clause 22 management (IEEE 802.3, 22.2.4) over the EMAC's MDIO, and how each kind tells
-speed and duplex.
+"""The PHY: clause 22 management (IEEE 802.3, 22.2.4) over the EMAC's MDIO, and how each kind tells speed and
+duplex.
 """
 
 from errno import EIO
 
+from barenet import driver as package
 from barenet.driver.registers import wait_clear
 from machine import mem32
 from micropython import const
@@ -26,8 +27,6 @@ ALL_MODES = const(0x01E1)  # of ANAR
 _AUTONEGOTIATE = const(0x1200)  # enable and restart
 _SPEED_100 = const(0x2000)
 _FULL_DUPLEX = const(0x0100)
-_LINK = const(0x0004)
-_AN_DONE = const(0x0020)
 
 # How a PHY tells speed and duplex.
 CODE_31 = const(0)  # register 31 bits 4:2
@@ -37,33 +36,11 @@ BMCR_PAGED = const(3)  # BMCR, on page 0 of register 31
 BITS_16 = const(4)  # register 16: bit 1 is 10 Mb/s, bit 2 full duplex
 ADVERTISED = const(5)  # what both sides advertise
 
-# Modes are speed * 2 + full duplex, one small number, because a tuple would be allocated while the link is looked at.
+# Modes are speed * 2 + full duplex.
 _MODE_OF_CODE = (0, 20, 200, 0, 0, 21, 201, 0)
 
 # Forced modes: BMCR.
 FORCED = {"100_full": 0x2100, "100_half": 0x2000, "10_full": 0x0100, "10_half": 0x0000}
-
-_claimed = False  # a read or write is in progress; one that a timer starts must not disturb it
-
-
-def start_read(address, register):
-    """Starts reading a register of the PHY, which takes 34 µs; result() fetches it.
-
-    Returns False when the bus is not free.
-    """
-    if _claimed or mem32[_MIIADDR] & _BUSY:
-        return False
-    mem32[_MIIADDR] = address << 11 | register << 6 | _START_READ
-    return True
-
-
-def result(address, register):
-    """Returns what start_read() asked for, or -1 when it is not there: still on the wire, or replaced by another
-    access.
-    """
-    if _claimed or mem32[_MIIADDR] & 0xFFFF != address << 11 | register << 6:
-        return -1
-    return mem32[_MIIDATA] & 0xFFFF
 
 
 def read(address, register):
@@ -71,28 +48,26 @@ def read(address, register):
 
     Raises OSError(EIO) when the MAC does not finish.
     """
-    global _claimed
-    _claimed = True
+    package.mdio_claimed = True
     try:
         _wait()
         mem32[_MIIADDR] = address << 11 | register << 6 | _START_READ
         _wait()
         return mem32[_MIIDATA] & 0xFFFF
     finally:
-        _claimed = False
+        package.mdio_claimed = False
 
 
 def write(address, register, value):
     """Writes a register of the PHY at `address`. Raises OSError(EIO) as read() does."""
-    global _claimed
-    _claimed = True
+    package.mdio_claimed = True
     try:
         _wait()
         mem32[_MIIDATA] = value
         mem32[_MIIADDR] = address << 11 | register << 6 | _START_WRITE
         _wait()
     finally:
-        _claimed = False
+        package.mdio_claimed = False
 
 
 def _wait():
@@ -104,18 +79,17 @@ def _wait():
 
 
 class PHY:
-    """One PHY, once bring_up.py has found it.
+    """The PHY of a driver.
 
-    address: its MDIO address, 0 to 31. forced: "auto" or one of FORCED. id: PHYID1 << 16 | PHYID2. type: as in the
-    board files. name: for people.
+    address: its MDIO address, 0 to 31. forced: "auto" or one of FORCED. And what bring_up.py has found: id: PHYID1 <<
+    16 | PHYID2. type: as in the board files. name: for people. how: how it tells speed and duplex.
     """
 
-    def __init__(self, address, forced):
-        self.address = address
-        self.forced = forced
-        self.id = 0
-        self.type = self.name = None
-        self.how = ADVERTISED
+    def __init__(self, driver):
+        config = driver.board["phy"]
+        self.address = config["address"]
+        self.forced = config.get("mode", "auto")
+        self.id, self.type, self.name, self.how = driver.found
 
     def read(self, register):
         """Returns one of the PHY's registers."""
@@ -133,15 +107,8 @@ class PHY:
         else:
             self.write(BMCR, FORCED[self.forced])
 
-    def settled(self, bmsr):
-        """True when this BMSR says that the link is up and its mode is agreed."""
-        return bmsr & _LINK and (bmsr & _AN_DONE or self.forced != "auto")
-
     def mode(self):
-        """Returns speed * 2 + full duplex of the link (200, 201, 20, 21), 0 while the PHY cannot tell.
-
-        Allocates nothing.
-        """
+        """Returns speed * 2 + full duplex of the link (200, 201, 20, 21), 0 while the PHY cannot tell."""
         how = self.how
         found = 0
         if self.forced != "auto":

@@ -39,7 +39,9 @@ def move(pool, source):
     before = sha256(memory).digest()
     sleep_ms(_QUIET_MS)
     if sha256(memory).digest() != before:
-        raise OSError(ENOMEM, "dma_memory: somebody writes to 0x%08X, so this firmware uses it: leave the option out" % _START)
+        raise OSError(
+            ENOMEM, "dma_memory: somebody writes to 0x%08X, so this firmware uses it: leave the option out" % _START
+        )
     at = _ring(pool, "rx_ring", fast.O_RX_RING, pool.receive, _START)
     at = _ring(pool, "tx_ring", fast.O_TX_RING, pool.transmit, at)
     for i in range(count):

@@ -52,7 +52,8 @@ _EMAC = (
     (
         "DEBUG",
         0x3FF6A024,
-        "0 RX_ACTIVE 4 RX_FIFO_WRITTEN 5-6 RX_FIFO_READ 8-9 RX_FIFO_FILL 16 TX_ACTIVE 17-18 TX_CONTROL 24 TX_FIFO_NOT_EMPTY",
+        "0 RX_ACTIVE 4 RX_FIFO_WRITTEN 5-6 RX_FIFO_READ 8-9 RX_FIFO_FILL 16 TX_ACTIVE 17-18 TX_CONTROL "
+        "24 TX_FIFO_NOT_EMPTY",
     ),
     ("ADDR0HIGH", 0x3FF6A040, "31 AE"),
     ("ADDR0LOW", 0x3FF6A044, ""),
@@ -90,6 +91,13 @@ def decode(value, fields):
         if part:
             shown.append(words[i + 1] if width == 1 else "%s=%d" % (words[i + 1], part))
     return " ".join(shown)
+
+
+def tell(driver, report, managed):
+    """Reports all registers, with the PHY's when the driver's bring-up has come to its management (`managed`)."""
+    registers(report)
+    if managed:
+        phy(driver.phy, report)
 
 
 def registers(report):

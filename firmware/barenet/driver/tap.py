@@ -1,7 +1,8 @@
 """The virtual board's cable: a Linux TAP device (or packet socket) behind the same rings that the EMAC's DMA works on.
 
-read(2) on the descriptor gives one frame, write(2) sends one; both never block. `poll` and `transmit` do what the DMA does on the chip.
-The descriptor is read through ffi: FileIO.readinto would loop until its buffer is full and so swallow every second frame.
+read(2) on the descriptor gives one frame, write(2) sends one; both never block. `poll` and `transmit` do what the DMA
+does on the chip. The descriptor is read through ffi: FileIO.readinto would loop until its buffer is full and so swallow
+every second frame.
 """
 
 import os
@@ -9,6 +10,7 @@ from array import array
 
 import ffi
 from barenet import fast
+from barenet.driver import mac_address
 from barenet.errors import ENODEV
 from micropython import const
 
@@ -40,10 +42,10 @@ def _sent(ring, i: int):
 
 
 class TAP:
-    """A driver (see docs/architecture.md) on the file descriptor named by config["fd"], else by the environment's BARENET_LINK_FD.
+    """A driver (see docs/architecture.md) on the file descriptor named by config["fd"], else by BARENET_LINK_FD.
 
-    config["mac"], text "02:…", replaces the default address.
-    Raises OSError when there is no descriptor.
+    config["mac"], text "02:…", replaces the default address. BARENET_LINK_FD is in the environment.
+    Raises OSError when there is no descriptor, or for a wrong address.
     """
 
     def __init__(self, config):
@@ -52,7 +54,7 @@ class TAP:
             raise OSError(ENODEV, "no cable: BARENET_LINK_FD is not set; start the board with `barenet virtual`")
         self.fd = int(fd)
         mac = config.get("mac")
-        self.mac = bytes(int(x, 16) for x in mac.split(":")) if mac else b"\x02\xba\x4e\x00\x00\x02"
+        self.mac = mac_address(mac) if mac else b"\x02\xba\x4e\x00\x00\x02"
         self.pool = None
         self.write_errors = 0
         self._fill = 0

@@ -136,8 +136,8 @@ def phy_loopback(driver, length=64):
         _there_and_back(
             driver,
             length,
-            "the PHY does not return a frame: a wire of the RMII (TX_EN 21, TXD 19 and 22, CRS_DV 27, RXD 25 and 26) is "
-            "broken or in use, the clock is wrong, or this PHY has no loopback",
+            "the PHY does not return a frame: a wire of the RMII (TX_EN 21, TXD 19 and 22, CRS_DV 27, RXD 25 and 26) "
+            "is broken or in use, the clock is wrong, or this PHY has no loopback",
         )
     finally:
         driver.config = normal
@@ -181,7 +181,8 @@ def _poll_until(driver, condition, ms):
 
 
 def _listen(driver, pool, seen, ms):
-    before = _symbol_errors(driver)
+    phy = driver.phy
+    before = _symbol_errors(phy)
     words = pool.words
     end = ticks_add(ticks_ms(), ms)
     while ticks_diff(end, ticks_ms()) > 0:
@@ -202,11 +203,11 @@ def _listen(driver, pool, seen, ms):
             driver.refill()
             i = words[fast.C_RX_NEXT]
         sleep_ms(2)
-    seen.symbol_errors = _symbol_errors(driver) - before
+    seen.symbol_errors = _symbol_errors(phy) - before
 
 
-def _symbol_errors(driver):
-    return driver.phy.read(26) if driver.phy.type == "LAN8720" else 0
+def _symbol_errors(phy):
+    return phy.read(26) if phy.type == "LAN8720" else 0
 
 
 def _send_one(driver, pool, seen):

@@ -29,7 +29,7 @@ PSRAM_HIGH = 0x3FC00000
 _ADDR_NO_RANDOMIZE = 0x0040000
 _PAGE = 4096
 _FIRST_TRY = 0xBF000000
-_PROBE = "import uctypes; print(uctypes.addressof(bytearray(1536)))"
+_PROBE = "import uctypes; b = bytearray(1536); print(uctypes.addressof(b)); input()"
 _MARGIN = 0x4000  # between the heap's begin and its first 1536 free bytes, and what a stack of mappings may shift
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -49,7 +49,8 @@ class Layout:
 
 
 def _prepare(stack_limit: int) -> None:
-    _libc.personality(_ADDR_NO_RANDOMIZE)
+    if _libc.personality(_ADDR_NO_RANDOMIZE) < 0:
+        raise OSError(ctypes.get_errno(), "personality")
     resource.setrlimit(resource.RLIMIT_STACK, (stack_limit, resource.getrlimit(resource.RLIMIT_STACK)[1]))
 
 
@@ -57,7 +58,8 @@ def _prepare(stack_limit: int) -> None:
 def layout(command: tuple[str, ...], heap: int, psram: bool = False) -> Layout:
     """Finds the layout for an interpreter with `heap` bytes of heap.
 
-    Raises BarenetError when the kernel does not allow it, or the heap does not fit.
+    Raises BarenetError, whose text is the reason, when the kernel does not allow it, does not let /proc/PID/mem be
+    written, or the heap does not fit.
     """
     low, high = (PSRAM_LOW, PSRAM_HIGH) if psram else (DMA_LOW, DMA_HIGH)
     if heap + 2 * _MARGIN > high - low:
@@ -73,23 +75,37 @@ def layout(command: tuple[str, ...], heap: int, psram: bool = False) -> Layout:
         # A larger limit moves everything down by as much.
         limit += (found - wanted) // _PAGE * _PAGE
     raise BarenetError(
-        "the interpreter's heap cannot be laid at the chip's addresses here (is address randomisation forced, or the stack limit fixed?): "
-        "use --driver tap"
+        "the interpreter's heap cannot be laid at the chip's addresses "
+        "(is address randomisation forced, or the stack limit fixed?)"
     )
 
 
 def _probe(command: tuple[str, ...], heap: int, limit: int) -> int:
     try:
-        done = subprocess.run(
+        process = subprocess.Popen(
             [*command, "-X", f"heapsize={heap}", "-c", _PROBE],
             preexec_fn=lambda: _prepare(limit),
-            capture_output=True,
-            text=True,
-            timeout=20,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
         )
-        return int(done.stdout)
-    except (OSError, ValueError, subprocess.SubprocessError):
-        raise BarenetError("the interpreter does not start with the chip's memory layout: use --driver tap") from None
+    except (OSError, subprocess.SubprocessError):
+        raise BarenetError(
+            "this kernel or container forbids personality(ADDR_NO_RANDOMIZE) or a larger stack limit"
+        ) from None
+    with process:
+        try:
+            address = int(process.stdout.readline())
+            with open(f"/proc/{process.pid}/mem", "r+b", buffering=0) as memory:
+                memory.seek(address)
+                memory.write(b"\0")
+        except ValueError:
+            raise BarenetError("the interpreter does not start with the chip's memory layout") from None
+        except OSError:
+            raise BarenetError("this kernel or container forbids writing to another process's /proc/PID/mem") from None
+        finally:
+            process.kill()
+    return address
 
 
 class Memory:

@@ -30,6 +30,12 @@ _values = [0, 0]  # what the slot gets while Ctrl-C means nothing, and while a p
 _armed = 0
 
 
+def _address(thing):
+    """Returns where an object lies: from 0x40000000 to 0x7FFFFFFF id() shifts a bit out, and is negative."""
+    address = id(thing)
+    return address if address >= 0 else address + (1 << 8 * _word - 1)
+
+
 def handle(signal, function, waiting):
     """Calls `function(signal)` when `signal` arrives, with the heap locked; the signals `waiting` come after it."""
     handler = ffi.callback("v", function, "i", lock=True)
@@ -46,7 +52,7 @@ def handle(signal, function, waiting):
 def install(locals):
     """Prepares Ctrl-C. `locals` is what the VM has as its locals now, the dict of __main__."""
     global _slot, _targets, _either
-    address = _find(struct.pack("LL", id(locals), id(globals())))
+    address = _find(struct.pack("LL", _address(locals), _address(globals())))
     if address:
         _slot = uctypes.struct(address + 4 * _word, _layout, uctypes.NATIVE)
         handle(SIGUSR1, _store, ())
@@ -78,7 +84,7 @@ def arm():
     """From now on Ctrl-C raises KeyboardInterrupt."""
     global _armed, _exception
     _exception = KeyboardInterrupt()
-    _values[1] = id(_exception)
+    _values[1] = _address(_exception)
     _armed = 1
 
 
