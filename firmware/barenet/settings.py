@@ -6,6 +6,7 @@ lan.py loads this for each call and lets go of it afterwards: it would take more
 import json
 
 from barenet import ticks
+from barenet.driver import mac_address
 from barenet.errors import EINVAL
 from barenet.ip import parse_address
 from barenet.lan import text
@@ -58,14 +59,8 @@ def _check(config):
             parse(network)
         except (AttributeError, KeyError, TypeError, ValueError) as e:
             raise OSError(EINVAL, 'wrong network in the board file (%s): it is "dhcp" or {"ip": "10.0.0.2/24", "gw": …, "dns": …}' % e)
-    mac = config.get("mac")
-    if mac is not None:
-        try:
-            octets = bytes(int(x, 16) for x in mac.split(":"))
-        except (AttributeError, ValueError):
-            octets = b""
-        if len(octets) != 6 or octets[0] & 1:
-            raise OSError(EINVAL, "wrong mac in the board file: %s is no address of one interface such as 02:00:00:00:00:01" % mac)
+    if config.get("mac") is not None:
+        mac_address(config["mac"])
 
 
 def parse(network):

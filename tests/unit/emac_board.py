@@ -18,13 +18,13 @@ from typing import Any
 
 import pytest
 
+from host_tools import deploy
 from host_tools.virtual_board import interpreter
 from host_tools.virtual_board.emac_model import BUS_TIMEOUT, RUNTIME, memory
 from host_tools.virtual_board.emac_model.chip import Chip
 from host_tools.virtual_board.emac_model.phy import Timing
 from host_tools.virtual_board.emac_model.server import Server
 from host_tools.virtual_board.emac_model.wiring import Wiring
-from host_tools.virtual_board.firmware import Firmware
 
 HEAP = 160 * 1024
 CONFIG = {
@@ -80,10 +80,15 @@ def up(pool=None, ms=5000):
 
 @functools.cache
 def firmware() -> Path:
-    """Returns a folder with the firmware, compiled once for all tests."""
-    folder = tempfile.mkdtemp(prefix="barenet-firmware-")
+    """Returns a folder with the firmware, compiled once for all tests; its constants keep the names that the programs here use."""
+    folder = Path(tempfile.mkdtemp(prefix="barenet-firmware-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    return Firmware(Path(folder), interpreter.find(32).mpy).folder
+    architecture, _ = deploy.target(interpreter.find(32).mpy)
+    files = deploy.sources()
+    for name, content in (deploy.compile_folded(files, architecture, 0) if architecture else files).items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(content)
+    return folder
 
 
 class Board:
