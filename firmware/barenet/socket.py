@@ -278,6 +278,17 @@ class socket(io.IOBase):
     A socket is freed by close() alone: MicroPython tells no Python object that it is garbage.
     """
 
+    # Defaults stand in the class: a socket has only the attributes that it sets itself.
+    _options = {}  # replaced, never changed: sockets share it
+    _groups = ()
+    _listener = None
+    _local = (ANY, 0)
+    _target = _target_address = None
+    _receive_ms = _send_ms = -1
+    _read_closed = False
+    _callback = None
+    _called = False
+
     def __init__(self, af=AF_INET, type=SOCK_STREAM, proto=0, _connection=None):
         if not (isinstance(af, int) and isinstance(type, int) and isinstance(proto, int)):
             raise TypeError("socket(af, type, proto) takes ints")
@@ -285,21 +296,12 @@ class socket(io.IOBase):
         if type not in _PROTOCOLS or proto not in (0, _PROTOCOLS[type]):
             raise OSError(EPROTONOSUPPORT, "there are SOCK_STREAM (TCP) and SOCK_DGRAM (UDP) sockets only")
         self._stack = current()
-        self._options = {}
-        self._listener = None
         self._connection = _connection
         self._endpoint = None
         if type == SOCK_DGRAM:
             self._endpoint = self._stack.udp.endpoint()
         elif _connection is None:
             self._create()
-        self._local = (ANY, 0)
-        self._target = self._target_address = None
-        self._receive_ms = self._send_ms = -1
-        self._read_closed = False
-        self._groups = []
-        self._callback = None
-        self._called = False
         if None in _open:
             self._descriptor = _open.index(None)
             _open[self._descriptor] = self
@@ -383,7 +385,7 @@ class socket(io.IOBase):
                     connection = listener.waiting[0]
                     accepted = socket(AF_INET, SOCK_STREAM, 0, connection)
                     accepted._stack = stack
-                    accepted._options.update(self._options)
+                    accepted._options = self._options
                     listener.accept()
                     accepted._configure()
                     return accepted, (text(connection.remote[0]), connection.remote[1])
