@@ -185,6 +185,10 @@ class Connection:
         """True when nothing more will come: the peer has closed (or the connection is gone) and all has been read."""
         return self.tcb[fast.RCV_LEN] == 0 and not SYN_SENT <= self.tcb[STATE] <= FIN_WAIT_2
 
+    def in_flight(self, seq):
+        """True for a sequence number that was sent and is not confirmed, or the next one."""
+        return difference(seq, self.tcb[SND_UNA]) >= 0 >= difference(seq, self.tcb[SND_NXT])
+
     def writable(self):
         """Returns how many bytes the send buffer takes now."""
         tcb = self.tcb

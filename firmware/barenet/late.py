@@ -1,0 +1,23 @@
+"""Modules that are loaded when they are needed."""
+
+import sys
+
+
+def load(name):
+    """Returns the module barenet.<name>, which is loaded when it is not there.
+
+    Raises MemoryError; a later call tries again. (MicroPython's own import would give out the half of it that it had made.)
+    """
+    name = "barenet." + name
+    module = sys.modules.get(name)
+    if module is None:
+        known = tuple(sys.modules)
+        try:
+            __import__(name)
+        except BaseException:
+            for new in tuple(sys.modules):
+                if new not in known:
+                    del sys.modules[new]
+            raise
+        module = sys.modules[name]
+    return module
