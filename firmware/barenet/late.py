@@ -21,3 +21,9 @@ def load(name):
             raise
         module = sys.modules[name]
     return module
+
+
+def drop(name):
+    """Takes the module barenet.<name> out of memory, as far as nobody else holds what is in it. Fine when it is not there."""
+    if sys.modules.pop("barenet." + name, None):
+        delattr(sys.modules["barenet"], name)

@@ -12,7 +12,7 @@ OSError(ETIMEDOUT). Reading and writing into buffers allocates nothing.
 
 import io
 
-from barenet import fast, ticks
+from barenet import fast, late, ticks
 from barenet.errors import (
     EADDRINUSE,
     EADDRNOTAVAIL,
@@ -493,9 +493,7 @@ class socket(io.IOBase):
             _open[self._descriptor] = None
             self._descriptor = -1
             if self._callback is not None:
-                from barenet import options
-
-                options.watch(self, None)
+                late.load("options").watch(self, None)
             if connection is not None:
                 if linger == 0:
                     connection.linger = 0
@@ -505,8 +503,7 @@ class socket(io.IOBase):
             if self._endpoint is not None:
                 self._endpoint.close()
                 if self._groups:
-                    from barenet import options
-
+                    options = late.load("options")
                     while self._groups:
                         options.leave(self, self._groups[0])
         finally:
@@ -773,9 +770,7 @@ class socket(io.IOBase):
         if option == SO_REUSEADDR and level == SOL_SOCKET and isinstance(value, int):
             self._options[_REUSE] = value  # nothing but getsockopt() looks at it
             return
-        from barenet import options
-
-        options.set(self, level, option, value)
+        late.load("options").set(self, level, option, value)
 
     def getsockopt(self, level, option, size=0):
         """Returns an option as an int, or as `size` bytes in the form setsockopt() takes.
@@ -784,9 +779,7 @@ class socket(io.IOBase):
         Raises OSError(ENOPROTOOPT) for an unknown one.
         """
         self._check()
-        from barenet import options
-
-        return options.get(self, level, option, size)
+        return late.load("options").get(self, level, option, size)
 
     def getsockname(self):
         """Returns the local (host, port)."""
@@ -817,9 +810,7 @@ class socket(io.IOBase):
 
     def info(self):
         """Returns what is known of the socket, for people: {name: value}, of a TCP connection its control block."""
-        from barenet import options
-
-        return options.info(self)
+        return late.load("options").info(self)
 
     def ioctl(self, request, argument):
         """What select, asyncio and ssl ask a stream (py/stream.h): runs the stack, then tells what is ready."""
@@ -991,6 +982,4 @@ class socket(io.IOBase):
     def _configure(self):
         # Sets the options on what is there to set them on. The module is there since one was set.
         if len(self._options) > (_REUSE in self._options):
-            from barenet import options
-
-            options.apply(self)
+            late.load("options").apply(self)

@@ -1,10 +1,9 @@
 """All layers of one interface, built and run: the only module that knows every one of them."""
 
 import gc
-import sys
 import time
 
-from barenet import fast, ticks
+from barenet import fast, late, ticks
 from barenet.arp import ARP
 from barenet.errors import EAGAIN, ENETDOWN
 from barenet.ethernet import Ethernet
@@ -76,9 +75,7 @@ class Stack:
     def resolver(self):
         """The resolver, which is loaded when it is asked for the first time."""
         if self._resolver is None:
-            from barenet.resolver import Resolver
-
-            resolver = Resolver(self.udp)
+            resolver = late.load("resolver").Resolver(self.udp)
             resolver.servers = self.dns
             self._resolver = resolver
         return self._resolver
@@ -88,16 +85,15 @@ class Stack:
         """The DHCP client. While a lease needs no attention only its attributes stay in memory; this loads the rest again."""
         client = self._dhcp
         if client is None:
-            from barenet.dhcp import Client, Lease
-
-            client = Client(self.udp, self.driver.mac, self._hostname, self._configured)
+            dhcp = late.load("dhcp")
+            client = dhcp.Client(self.udp, self.driver.mac, self._hostname, self._configured)
             client.check = True
             if self._dhcp_state is not None:
                 state, lease = self._dhcp_state
                 for name in state:
                     setattr(client, name, state[name])
                 if lease is not None:
-                    client.lease = Lease(None, None)
+                    client.lease = dhcp.Lease(None, None)
                     for name in lease:
                         setattr(client.lease, name, lease[name])
                 for port in self.udp.ports:
@@ -116,8 +112,7 @@ class Stack:
             if self.udp.ports[port] is client:
                 self.udp.ports[port] = None  # taken, though nobody listens
         self._dhcp = None
-        if sys.modules.pop("barenet.dhcp", None):
-            del sys.modules["barenet"].dhcp
+        late.drop("dhcp")
 
     def start(self):
         """Starts the driver and makes this the running stack. Raises OSError when the driver cannot start."""
