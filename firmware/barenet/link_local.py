@@ -4,7 +4,6 @@ Loaded when that happens and the board's configuration wants it ("link_local": t
 was pulled. DHCP goes on asking meanwhile.
 """
 
-
 from barenet import late, ticks
 from barenet.ip import ANY
 from micropython import const
