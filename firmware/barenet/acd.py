@@ -84,7 +84,9 @@ class Part:
         if free:
             # The first announcement leaves when the address is configured.
             self._announce_at = ticks.add(now, _ANNOUNCE_INTERVAL)
-        self._done(free, now)
+        done = self._done
+        self._done = None  # who asked may be unloaded before we are
+        done(free, now)
 
     def _probe(self, now):
         self._probes += 1
