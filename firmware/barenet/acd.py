@@ -11,10 +11,8 @@ link-local address given up. A fixed address is kept (section 2.4 (c)).
 """
 
 import os
-import sys
 
-import barenet
-from barenet import ethernet, ticks
+from barenet import ethernet, late, ticks
 from barenet.arp import ETHERTYPE, LINK_LOCAL
 from micropython import const
 
@@ -79,15 +77,16 @@ class Part:
                 arp.announce(now)
         elif self._defended is None or not 0 <= ticks.diff(now, self._defended) < _DEFEND_INTERVAL:
             self.ip.late.remove(self)
-            del sys.modules["barenet.acd"]
-            del barenet.acd
+            late.drop("acd")
 
     def _verdict(self, free, now):
         self.arp.probing = None
         if free:
             # The first announcement leaves when the address is configured.
             self._announce_at = ticks.add(now, _ANNOUNCE_INTERVAL)
-        self._done(free, now)
+        done = self._done
+        self._done = None  # who asked may be unloaded before we are
+        done(free, now)
 
     def _probe(self, now):
         self._probes += 1

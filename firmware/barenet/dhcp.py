@@ -68,6 +68,7 @@ _ACK = const(5)
 _NAK = const(6)
 _RELEASE = const(7)
 
+_RELEASE_MS = const(300)
 _TRIES = const(4)  # REQUESTs before we start again
 _RENEW_WAIT = const(60)  # s
 _DECLINE_WAIT = const(10_000)  # ms
@@ -193,6 +194,41 @@ class Client:
         self._drop_lease()
         self.state = "STOPPED"
         del self._udp.ports[_CLIENT_PORT]
+
+    def leave(self, stack):
+        """Do as `stop`, but wait a little for the server's MAC address, which the farewell needs."""
+        hop = None if self.lease is None else stack.ip.next_hop(self.lease.server)
+        if hop is not None:
+            end = ticks.add(stack.now(), _RELEASE_MS)
+            while stack.link_up and stack.arp.lookup(hop, stack.now()) is None and not ticks.reached(stack.now(), end):
+                stack.arp.ask(hop, stack.now())
+                stack.flush()
+                stack.wait(10)
+                stack.poll()
+        stack.dhcp.stop(stack.now())  # a poll may have put another client in our place
+
+    def save(self):
+        """Return what another client needs to go on in our place, without a reference to this module.
+
+        The port stays taken, though nobody listens.
+        """
+        state = dict(self.__dict__)
+        lease = state.pop("lease")
+        if _CLIENT_PORT in self._udp.ports:
+            self._udp.ports[_CLIENT_PORT] = None
+        return state, lease and dict(lease.__dict__)
+
+    def restore(self, saved):
+        """Go on where the client stopped that `save` was called of."""
+        state, lease = saved
+        for name in state:
+            setattr(self, name, state[name])
+        if lease is not None:
+            self.lease = Lease(None, None)
+            for name in lease:
+                setattr(self.lease, name, lease[name])
+        if _CLIENT_PORT in self._udp.ports:
+            self._udp.ports[_CLIENT_PORT] = self
 
     def link_changed(self, up, now):
         """Take note that the cable was connected (`up`) or pulled.

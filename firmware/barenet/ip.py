@@ -6,7 +6,7 @@ when it is needed and then stands in `IP.late`.
 
 import os
 
-from barenet import ethernet, fast
+from barenet import ethernet, fast, late
 from barenet.errors import EHOSTUNREACH, EMSGSIZE
 from micropython import const
 
@@ -94,7 +94,7 @@ class IP:
         for part in self.late:
             if part.name == name:
                 return part
-        part = getattr(__import__("barenet." + name), name).Part(self)
+        part = late.load(name).Part(self)
         self.late.append(part)
         return part
 

@@ -1,8 +1,6 @@
 """LAN: the interface as a program sees it, in the shape of MicroPython's network.LAN."""
 
-import sys
-
-from barenet import ticks
+from barenet import late, ticks
 from barenet.ip import ANY
 from barenet.stack import Stack
 from micropython import const
@@ -26,13 +24,10 @@ def text(address):
 
 def _settings(name, *args, **options):
     # Runs a function of settings.py, which stays in memory only meanwhile. One may come here from within another.
-    from barenet import settings
-
     try:
-        return getattr(settings, name)(*args, **options)
+        return getattr(late.load("settings"), name)(*args, **options)
     finally:
-        if sys.modules.pop("barenet.settings", None):
-            del sys.modules["barenet"].settings
+        late.drop("settings")
 
 
 class LAN:

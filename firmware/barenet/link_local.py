@@ -4,10 +4,7 @@ Loaded when that happens and the board's configuration wants it ("link_local": t
 was pulled. DHCP goes on asking meanwhile.
 """
 
-import sys
-
-import barenet
-from barenet import ticks
+from barenet import late, ticks
 from barenet.ip import ANY
 from micropython import const
 
@@ -49,8 +46,7 @@ class Part:
             if self.ip.address == self._address:
                 self._stack.configure(ANY, ANY, ANY, [])
             self.ip.late.remove(self)
-            del sys.modules["barenet.link_local"]
-            del barenet.link_local
+            late.drop("link_local")
         elif self._retry_at is not None and ticks.reached(now, self._retry_at) and self.ip.arp.probing is None:
             self._claim(now)
 

@@ -76,7 +76,7 @@ def set(sock, level, option, value):
         pass
     elif key == SOL_SOCKET << 16 | SO_LINGER:
         on, seconds = value if isinstance(value, tuple) else struct.unpack("<ii", value)
-        sock._options[key] = min(max(seconds, 0), _LONGEST // 1000) if on else _NO_LINGER
+        _keep(sock, key, min(max(seconds, 0), _LONGEST // 1000) if on else _NO_LINGER)
     elif key == SOL_SOCKET << 16 | SO_SNDTIMEO:
         sock._send_ms = _number(value) or -1
     elif key == SOL_SOCKET << 16 | SO_RCVTIMEO:
@@ -87,7 +87,7 @@ def set(sock, level, option, value):
         value = _number(value)
         if level == IPPROTO_IP and not (option == IP_TTL) <= value <= 255:
             raise OSError(EINVAL, "a TTL or TOS has 8 bits")
-        sock._options[key] = value
+        _keep(sock, key, value)
         if option in (SO_SNDBUF, SO_RCVBUF) and sock._connection is not None and sock._connection.remote is None:
             sock._create()
         sock._stack.enter()
@@ -194,7 +194,7 @@ def watch(sock, callback):
 
 def leave(sock, group):
     """Leaves a multicast group."""
-    sock._groups.remove(group)
+    sock._groups = tuple(other for other in sock._groups if other != group)
     sock._stack.ip.part("igmp").leave(group, sock._stack.now())
 
 
@@ -221,6 +221,11 @@ def _call(s):
         s._callback(s)
 
 
+def _keep(sock, key, value):
+    sock._options = dict(sock._options)
+    sock._options[key] = value
+
+
 def _option(sock, option, level=SOL_SOCKET):
     key = level << 16 | option
     return sock._options.get(key, _OPTIONS[key])
@@ -239,7 +244,7 @@ def _member(sock, join, value):
     try:
         if join:
             stack.ip.part("igmp").join(group, stack.now())
-            sock._groups.append(group)
+            sock._groups += (group,)
         else:
             leave(sock, group)
     finally:

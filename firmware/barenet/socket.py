@@ -12,7 +12,7 @@ OSError(ETIMEDOUT). Reading and writing into buffers allocates nothing.
 
 import io
 
-from barenet import fast, ticks
+from barenet import fast, late, ticks
 from barenet.errors import (
     EADDRINUSE,
     EADDRNOTAVAIL,
@@ -278,6 +278,17 @@ class socket(io.IOBase):
     A socket is freed by close() alone: MicroPython tells no Python object that it is garbage.
     """
 
+    # Defaults stand in the class: a socket has only the attributes that it sets itself.
+    _options = {}  # replaced, never changed: sockets share it
+    _groups = ()
+    _listener = None
+    _local = (ANY, 0)
+    _target = _target_address = None
+    _receive_ms = _send_ms = -1
+    _read_closed = False
+    _callback = None
+    _called = False
+
     def __init__(self, af=AF_INET, type=SOCK_STREAM, proto=0, _connection=None):
         if not (isinstance(af, int) and isinstance(type, int) and isinstance(proto, int)):
             raise TypeError("socket(af, type, proto) takes ints")
@@ -285,21 +296,12 @@ class socket(io.IOBase):
         if type not in _PROTOCOLS or proto not in (0, _PROTOCOLS[type]):
             raise OSError(EPROTONOSUPPORT, "there are SOCK_STREAM (TCP) and SOCK_DGRAM (UDP) sockets only")
         self._stack = current()
-        self._options = {}
-        self._listener = None
         self._connection = _connection
         self._endpoint = None
         if type == SOCK_DGRAM:
             self._endpoint = self._stack.udp.endpoint()
         elif _connection is None:
             self._create()
-        self._local = (ANY, 0)
-        self._target = self._target_address = None
-        self._receive_ms = self._send_ms = -1
-        self._read_closed = False
-        self._groups = []
-        self._callback = None
-        self._called = False
         if None in _open:
             self._descriptor = _open.index(None)
             _open[self._descriptor] = self
@@ -383,7 +385,7 @@ class socket(io.IOBase):
                     connection = listener.waiting[0]
                     accepted = socket(AF_INET, SOCK_STREAM, 0, connection)
                     accepted._stack = stack
-                    accepted._options.update(self._options)
+                    accepted._options = self._options
                     listener.accept()
                     accepted._configure()
                     return accepted, (text(connection.remote[0]), connection.remote[1])
@@ -491,9 +493,7 @@ class socket(io.IOBase):
             _open[self._descriptor] = None
             self._descriptor = -1
             if self._callback is not None:
-                from barenet import options
-
-                options.watch(self, None)
+                late.load("options").watch(self, None)
             if connection is not None:
                 if linger == 0:
                     connection.linger = 0
@@ -503,8 +503,7 @@ class socket(io.IOBase):
             if self._endpoint is not None:
                 self._endpoint.close()
                 if self._groups:
-                    from barenet import options
-
+                    options = late.load("options")
                     while self._groups:
                         options.leave(self, self._groups[0])
         finally:
@@ -771,9 +770,7 @@ class socket(io.IOBase):
         if option == SO_REUSEADDR and level == SOL_SOCKET and isinstance(value, int):
             self._options[_REUSE] = value  # nothing but getsockopt() looks at it
             return
-        from barenet import options
-
-        options.set(self, level, option, value)
+        late.load("options").set(self, level, option, value)
 
     def getsockopt(self, level, option, size=0):
         """Returns an option as an int, or as `size` bytes in the form setsockopt() takes.
@@ -782,9 +779,7 @@ class socket(io.IOBase):
         Raises OSError(ENOPROTOOPT) for an unknown one.
         """
         self._check()
-        from barenet import options
-
-        return options.get(self, level, option, size)
+        return late.load("options").get(self, level, option, size)
 
     def getsockname(self):
         """Returns the local (host, port)."""
@@ -815,9 +810,7 @@ class socket(io.IOBase):
 
     def info(self):
         """Returns what is known of the socket, for people: {name: value}, of a TCP connection its control block."""
-        from barenet import options
-
-        return options.info(self)
+        return late.load("options").info(self)
 
     def ioctl(self, request, argument):
         """What select, asyncio and ssl ask a stream (py/stream.h): runs the stack, then tells what is ready."""
@@ -989,6 +982,4 @@ class socket(io.IOBase):
     def _configure(self):
         # Sets the options on what is there to set them on. The module is there since one was set.
         if len(self._options) > (_REUSE in self._options):
-            from barenet import options
-
-            options.apply(self)
+            late.load("options").apply(self)

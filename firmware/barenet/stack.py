@@ -1,10 +1,9 @@
 """All layers of one interface, built and run: the only module that knows every one of them."""
 
 import gc
-import sys
 import time
 
-from barenet import fast, ticks
+from barenet import fast, late, ticks
 from barenet.arp import ARP
 from barenet.errors import EAGAIN, ENETDOWN
 from barenet.ethernet import Ethernet
@@ -17,7 +16,6 @@ from micropython import const
 
 _FRAMES_A_POLL = const(64)  # a flood must not keep the program from running
 _ROUNDS_A_POLL = const(8)
-_RELEASE_MS = const(300)
 _LOAD_AGAIN_MS = const(1000)
 _SLOW_MS = const(50)  # how often timers of a second or more are looked at
 
@@ -76,9 +74,7 @@ class Stack:
     def resolver(self):
         """The resolver, which is loaded when it is asked for the first time."""
         if self._resolver is None:
-            from barenet.resolver import Resolver
-
-            resolver = Resolver(self.udp)
+            resolver = late.load("resolver").Resolver(self.udp)
             resolver.servers = self.dns
             self._resolver = resolver
         return self._resolver
@@ -88,36 +84,18 @@ class Stack:
         """The DHCP client. While a lease needs no attention only its attributes stay in memory; this loads the rest again."""
         client = self._dhcp
         if client is None:
-            from barenet.dhcp import Client, Lease
-
-            client = Client(self.udp, self.driver.mac, self._hostname, self._configured)
+            client = late.load("dhcp").Client(self.udp, self.driver.mac, self._hostname, self._configured)
             client.check = True
             if self._dhcp_state is not None:
-                state, lease = self._dhcp_state
-                for name in state:
-                    setattr(client, name, state[name])
-                if lease is not None:
-                    client.lease = Lease(None, None)
-                    for name in lease:
-                        setattr(client.lease, name, lease[name])
-                for port in self.udp.ports:
-                    if self.udp.ports[port] is None:
-                        self.udp.ports[port] = client
+                client.restore(self._dhcp_state)
                 self._dhcp_state = None
             self._dhcp = client
         return client
 
     def _unload_dhcp(self):
-        client = self._dhcp
-        state = dict(client.__dict__)
-        lease = state.pop("lease")
-        self._dhcp_state = (state, lease and dict(lease.__dict__))
-        for port in self.udp.ports:
-            if self.udp.ports[port] is client:
-                self.udp.ports[port] = None  # taken, though nobody listens
+        self._dhcp_state = self._dhcp.save()
         self._dhcp = None
-        if sys.modules.pop("barenet.dhcp", None):
-            del sys.modules["barenet"].dhcp
+        late.drop("dhcp")
 
     def start(self):
         """Starts the driver and makes this the running stack. Raises OSError when the driver cannot start."""
@@ -139,19 +117,9 @@ class Stack:
         self.driver.stop()
 
     def stop_dhcp(self):
-        """Gives the lease back and stops the DHCP client. Waits a little for the server's MAC address, which the farewell needs."""
-        if self._dhcp is None and self._dhcp_state is None:
-            return
-        lease = self.dhcp.lease
-        hop = None if lease is None else self.ip.next_hop(lease.server)
-        if hop is not None:
-            end = ticks.add(self.now(), _RELEASE_MS)
-            while self.link_up and self.arp.lookup(hop, self.now()) is None and not ticks.reached(self.now(), end):
-                self.arp.ask(hop, self.now())
-                self.flush()
-                self.wait(10)
-                self.poll()
-        self.dhcp.stop(self.now())
+        """Gives the lease back and stops the DHCP client."""
+        if self._dhcp is not None or self._dhcp_state is not None:
+            self.dhcp.leave(self)
 
     def now(self):
         """Returns the time in ms modulo 2**30."""
@@ -214,40 +182,10 @@ class Stack:
 
     def counters(self):
         """Returns {layer: {name: number}}: traffic and drops by reason."""
-        words = self.words
-        counters = {
-            "frames": {
-                "in": words[fast.C_FRAMES_IN],
-                "out": words[fast.C_FRAMES_OUT],
-                "receive error": words[fast.C_DROP_RECEIVE_ERROR],
-                "handler errors": self.errors,
-            },
-            "ethernet": self.link.drops,
-            "arp": self.arp.drops,
-            "ip": self._with(self.ip.drops, "checksum", fast.C_DROP_IP_CHECKSUM),
-            "icmp": self.icmp.drops,
-            "udp": self.udp.drops,
-            "tcp": self._tcp_drops(),
-            "dhcp": self.dhcp.drops,
-            "resolver": self._resolver.drops if self._resolver else {},
-        }
-        for part in self.ip.late:
-            counters[part.name] = part.drops
-        return counters
-
-    def _with(self, drops, name, word):
-        drops = dict(drops)
-        drops[name] += self.words[word]
-        return drops
-
-    def _tcp_drops(self):
-        words = self.words
-        drops = self._with(self.tcp.drops, "checksum", fast.C_DROP_TCP_CHECKSUM)
-        drops["out of order"] = words[fast.C_DROP_OUT_OF_ORDER]
-        drops["out of window"] = words[fast.C_DROP_OUT_OF_WINDOW]
-        drops["bad ACK"] = words[fast.C_DROP_BAD_ACK]
-        drops["buffer full"] = words[fast.C_DROP_BUFFER_FULL]
-        return drops
+        try:
+            return late.load("counters").read(self)
+        finally:
+            late.drop("counters")
 
     def _run(self, now):
         words = self.words

@@ -1,26 +1,19 @@
 """TCP (RFC 9293): the table of connections, listening ports, and segments that belong to none of them."""
 
-import gc
 import os
 from array import array
 
-from barenet import fast, ticks
+from barenet import fast, late, ticks
 from barenet.errors import EADDRINUSE, EADDRNOTAVAIL, EHOSTUNREACH, ENOMEM
 from barenet.fast import ACK, CLOSED, FIN, RST, SYN, TIME_WAIT
-from barenet.tcp.congestion import Cubic
-from barenet.tcp.connection import MSS_OURS, Connection, difference, parse_options
-from barenet.tcp.hashing import keyed
-from barenet.tcp.time_wait import TimeWaits, reopens
 from micropython import const
 
 PROTOCOL = const(6)
 CONNECTIONS = const(64)
 TIME_WAITS = const(4)  # whole connections; older ones are kept in time_wait.py
-_COOKIES_MS = const(130_000)  # as long as a cookie may be good after the last one that was sent
 BUFFER = const(5840)  # 4 segments: half of what 8 receive frames hold, and two such buffers find room in a heap in use
 BUFFER_MIN = const(536)
 BUFFER_MAX = const(0xFFFFF)
-_RESERVE = const(4096)
 _EPHEMERAL = const(49152)
 _CHALLENGES = const(10)  # challenge ACKs a second (RFC 5961 section 7)
 _SETTLE = fast.FLAG_FIN_IN | fast.FLAG_FIN_ACKED | fast.FLAG_ROUND
@@ -29,79 +22,6 @@ _FREE = array("I", [0, 0])  # stands for the control block of an empty slot
 
 def _number(data, at):
     return data[at] << 24 | data[at + 1] << 16 | data[at + 2] << 8 | data[at + 3]
-
-
-def _spare(n):
-    """Raises MemoryError when n bytes would not leave the program as much again: a peer that comes back is the smaller evil."""
-    need = n + max(n, _RESERVE)
-    if gc.mem_free() < need:
-        gc.collect()
-        if gc.mem_free() < need:
-            raise MemoryError
-
-
-class Listener:
-    """A listening port. `backlog` bounds the connections that are open or opening but not yet accepted."""
-
-    def __init__(self, tcp, address, port, backlog, rcvbuf, sndbuf):
-        self.tcp = tcp
-        self.address = address
-        self.port = port
-        self.backlog = max(1, backlog)
-        self.rcvbuf = rcvbuf
-        self.sndbuf = sndbuf
-        self.opening = []
-        self.waiting = []
-        self.cookies_until = None  # cookies are on their way
-
-    def accept(self):
-        """Returns a Connection that a peer has opened, or None."""
-        if not self.waiting:
-            return None
-        connection = self.waiting.pop(0)
-        connection.listener = None
-        return connection
-
-    def acceptable(self):
-        """True when accept() would return a connection."""
-        return bool(self.waiting)
-
-    def full(self):
-        """True when nobody more can be let in until the program accepts; a backlog full of opening connections is cookies' work."""
-        return len(self.waiting) >= self.backlog
-
-    def ready(self, connection):
-        """A handshake is complete. Returns False when the listener is gone."""
-        if connection in self.opening:
-            self.opening.remove(connection)
-        if self.tcp.listeners.get(self.port) is not self:
-            return False
-        self.waiting.append(connection)
-        return True
-
-    def gone(self, connection):
-        """A connection ended before it was accepted. One with an error still in the queue is dropped, as accept(2) would fail on it."""
-        if connection in self.opening:
-            self.opening.remove(connection)
-            self.tcp.delete(connection)
-        elif connection in self.waiting and not connection.readable():
-            self.waiting.remove(connection)
-            self.tcp.delete(connection)
-
-    def close(self, now):
-        """Stops listening; connections nobody accepted are reset (RFC 9293 section 3.10.4)."""
-        if self.tcp.listeners.get(self.port) is self:
-            del self.tcp.listeners[self.port]
-        self.clear(now)
-
-    def clear(self, now):
-        """Resets the connections nobody has accepted yet."""
-        for connection in self.opening + self.waiting:
-            connection.listener = None
-            connection.linger = 0
-            connection.close(now)
-        self.opening = []
-        self.waiting = []
 
 
 class TCP:
@@ -124,9 +44,9 @@ class TCP:
         self.snd = self.objects[fast.O_SND] = []
         self.keys = self.objects[fast.O_KEYS] = array("I", [0] * (2 * CONNECTIONS))
         self.objects[fast.O_LOOKUP] = bytearray(256)
-        self.use_congestion(Cubic())
+        self.congestion = None
         self.secret = os.urandom(16)
-        self.time_waits = TimeWaits()
+        self.time_waits = None  # the table of time_wait.py, once there are some to put in
         self.challenged = 0
         self.challenges = 0
         self.drops = {
@@ -157,7 +77,9 @@ class TCP:
 
         rcvbuf, sndbuf: their sizes, bytes, brought into 536..1048575.
         """
-        connection = Connection(self, min(max(rcvbuf, BUFFER_MIN), BUFFER_MAX), min(max(sndbuf, BUFFER_MIN), BUFFER_MAX))
+        if self.congestion is None:
+            self.use_congestion(late.load("tcp.congestion").Cubic())
+        connection = late.load("tcp.connection").Connection(self, min(max(rcvbuf, BUFFER_MIN), BUFFER_MAX), min(max(sndbuf, BUFFER_MIN), BUFFER_MAX))
         if self.observer is not None:
             self.observer.moved(connection, CLOSED, "create")
         return connection
@@ -194,7 +116,7 @@ class TCP:
             port = self.free_port(b"\0\0\0\0", 0)
         if port in self.listeners:
             raise OSError(EADDRINUSE)
-        listener = self.listeners[port] = Listener(self, address, port, backlog, rcvbuf, sndbuf)
+        listener = self.listeners[port] = late.load("tcp.listener").Listener(self, address, port, backlog, rcvbuf, sndbuf)
         return listener
 
     def input(self, frame, start, end, source, destination, now):
@@ -223,11 +145,10 @@ class TCP:
                 return
             above = connection.tcb[fast.SND_NXT]
             self._forget(connection)
-        elif self.time_waits.count:
+        elif self.time_waits is not None:
             i = self.time_waits.find(frame, start, now)
             if i >= 0:
-                stamp = parse_options(frame, start, header_end)[3]
-                above = self.time_waits.input(i, self, frame, start, flags, _number(frame, start + 4), stamp, port in self.listeners, now)
+                above = self.time_waits.input(i, self, frame, start, header_end, flags, port in self.listeners, now)
                 if above is None:
                     return
         if source[0] == 0 or frame[0] & 1 or self.ip.next_hop(source) is None:
@@ -235,94 +156,11 @@ class TCP:
             self.drops["source"] += 1
             return
         listener = self.listeners.get(port)
-        if listener is not None and listener.address != b"\0\0\0\0" and listener.address != destination:
-            listener = None
-        if listener is not None and flags & (ACK | RST | SYN) == ACK and self._cookie(listener, frame, start, end, source, destination, now):
-            return
-        if listener is None or flags & (ACK | RST | SYN) != SYN:
+        if listener is None or not listener.input(frame, start, end, header_end, flags, source, destination, above, now):
             self.drops["no connection"] += 1
             if not flags & RST:
                 text = end - header_end + (1 if flags & SYN else 0) + (1 if flags & FIN else 0)
                 self.reset(frame, start, text, _number(frame, start + 8) if flags & ACK else None, source, now)
-            return
-        if listener.full():
-            self.drops["backlog full"] += 1  # the peer repeats its SYN
-            return
-        remote = (source, frame[start] << 8 | frame[start + 1])
-        if remote[1] == 0:
-            self.drops["no connection"] += 1
-        elif len(listener.opening) + len(listener.waiting) >= listener.backlog:
-            self._send_cookie(listener, (destination, port), remote, frame, start, header_end, now)
-        else:
-            self._passive(listener, (destination, port), remote, frame, start, header_end, above, now)
-
-    def _send_cookie(self, listener, local, remote, frame, start, header_end, now):
-        """Answers a SYN for which the backlog has no place: nothing is kept of it (RFC 4987)."""
-        from barenet.tcp import cookies
-
-        self.drops["backlog full, cookie sent"] += 1
-        listener.cookies_until = ticks.add(now, _COOKIES_MS)
-        irs = _number(frame, start + 4)
-        mss = parse_options(frame, start, header_end)[0]
-        iss = cookies.make(self.secret, local, remote, irs, mss, now)
-        option = bytes((2, 4, MSS_OURS >> 8, MSS_OURS & 0xFF))
-        self.send_control(local, remote, SYN | ACK, iss, (irs + 1) & 0xFFFFFFFF, min(listener.rcvbuf, 0xFFFF), now, option)
-
-    def _cookie(self, listener, frame, start, end, source, destination, now):
-        """Takes an ACK for a listening port when it answers a cookie; returns whether it did."""
-        if listener.cookies_until is None:
-            return False
-        if ticks.reached(now, listener.cookies_until):
-            listener.cookies_until = None
-            return False
-        from barenet.tcp import cookies
-
-        local = (destination, listener.port)
-        remote = (source, frame[start] << 8 | frame[start + 1])
-        irs = (_number(frame, start + 4) - 1) & 0xFFFFFFFF
-        iss = (_number(frame, start + 8) - 1) & 0xFFFFFFFF
-        mss = cookies.check(self.secret, local, remote, irs, iss, now)
-        if mss == 0:
-            return False
-        if listener.full():
-            self.drops["backlog full"] += 1  # the peer repeats what it has sent
-            return True
-        connection = self._open_passive(listener, local, remote)
-        if connection is not None:
-            connection.open_cookie(irs, iss, mss)
-            connection.input(frame, start, end, ACK, now)
-        return True
-
-    def _passive(self, listener, local, remote, frame, start, header_end, above, now):
-        connection = self._open_passive(listener, local, remote)
-        if connection is None:
-            return
-        try:
-            iss = self._iss(connection, now)
-            if above is not None and difference(iss, above) <= 0:
-                iss = (above + 0x10000) & 0xFFFFFFFF  # beyond all that the old connection has sent (RFC 9293 section 3.10.7.4)
-            connection.open_passive(frame, start, header_end, _number(frame, start + 4), now, iss)
-        except (OSError, MemoryError):
-            self.drops["out of memory"] += 1
-            connection._end(0)
-            self.delete(connection)
-
-    def _open_passive(self, listener, local, remote):
-        """Returns a connection with its place and buffers among those that are opening, None without memory for it."""
-        connection = None
-        try:
-            _spare(listener.rcvbuf + listener.sndbuf)
-            connection = self.create(listener.rcvbuf, listener.sndbuf)
-            self._place(connection, local, remote)
-            connection.listener = listener
-            listener.opening.append(connection)
-            return connection
-        except (OSError, MemoryError):
-            self.drops["out of memory"] += 1
-            if connection is not None:
-                connection._end(0)
-                self.delete(connection)
-            return None
 
     def error(self, code, destination, header, now):
         """An ICMP error or a failed neighbour look-up for a segment of ours; `header` is at least its first 8 bytes.
@@ -334,7 +172,7 @@ class TCP:
         seq = _number(header, 4)
         for connection in self.connections:
             if connection is not None and connection.remote == remote and connection.local[1] == local_port:
-                if difference(seq, connection.tcb[fast.SND_UNA]) >= 0 >= difference(seq, connection.tcb[fast.SND_NXT]):
+                if connection.in_flight(seq):
                     connection.failed(code, now)
                     return True
         return False
@@ -421,6 +259,8 @@ class TCP:
 
     def _compress(self, connection):
         try:
+            if self.time_waits is None:
+                self.time_waits = late.load("tcp.time_wait").TimeWaits()
             self.time_waits.add(connection)
         except MemoryError:
             pass  # the oldest of them all is forgotten sooner
@@ -513,9 +353,7 @@ class TCP:
         """True for a SYN that may open a TIME_WAIT pair of addresses anew."""
         if flags & (SYN | ACK | RST) != SYN or connection.local[1] not in self.listeners:
             return False
-        tcb = connection.tcb
-        stamp = parse_options(frame, start, header_end)[3]
-        return reopens(_number(frame, start + 4), stamp, tcb[fast.RCV_NXT], tcb[fast.TS_RECENT] if tcb[fast.FLAGS] & fast.FLAG_TS else None)
+        return late.load("tcp.time_wait").reopens_connection(connection, frame, start, header_end)
 
     def _exists(self, local_port, address, port):
         for connection in self.connections:
@@ -541,7 +379,7 @@ class TCP:
 
     def secret_number(self, connection, at):
         """Returns 32 bits, from byte `at` on, of a keyed hash of the connection's addresses."""
-        return keyed(self.secret, connection.local, connection.remote, b"", at)
+        return late.load("tcp.hashing").keyed(self.secret, connection.local, connection.remote, b"", at)
 
     def timestamps(self, offset, echo, now):
         """Returns the timestamp option with its padding (RFC 7323 section 3.2, appendix A). offset: the connection's TS_OFFSET."""

@@ -117,19 +117,21 @@ class Connection:
     local, remote: (address, port), None until it is opened. error: errno that ended it, or 0. listener: the Listener it came from, or None.
     """
 
+    # Defaults stand in the class: a connection has only the attributes that it sets itself.
+    slot = -1
+    local = None
+    remote = None
+    error = 0
+    soft_error = ETIMEDOUT  # what is told when it gives up: the last ICMP error, if there was one (RFC 9293 3.9.2.2, MUST-47)
+    listener = None
+    keepalive = 0  # ms of silence before the first probe, 0 = off
+    keep_interval = 75_000
+    keep_count = KEEP_COUNT
+    linger = None
+    user_timeout = 0  # ms without progress that end the connection, 0 = DATA_TRIES retransmissions
+
     def __init__(self, tcp, rcvbuf, sndbuf):
         self.tcp = tcp
-        self.slot = -1
-        self.local = None
-        self.remote = None
-        self.error = 0
-        self.soft_error = ETIMEDOUT  # what is told when it gives up: the last ICMP error, if there was one (RFC 9293 3.9.2.2, MUST-47)
-        self.listener = None
-        self.keepalive = 0  # ms of silence before the first probe, 0 = off
-        self.keep_interval = 75_000
-        self.keep_count = KEEP_COUNT
-        self.linger = None
-        self.user_timeout = 0  # ms without progress that end the connection, 0 = DATA_TRIES retransmissions
         # What is in flight needs a record a segment; small segments wait for a free one (as for lwIP's TCP_SND_QUEUELEN).
         records = min(max(sndbuf // 1024 + 4, 8), 256)
         self.tcb = tcb = array("I", [0] * (fast.TCB_WORDS + 2 * records))
@@ -182,6 +184,10 @@ class Connection:
     def at_end(self):
         """True when nothing more will come: the peer has closed (or the connection is gone) and all has been read."""
         return self.tcb[fast.RCV_LEN] == 0 and not SYN_SENT <= self.tcb[STATE] <= FIN_WAIT_2
+
+    def in_flight(self, seq):
+        """True for a sequence number that was sent and is not confirmed, or the next one."""
+        return difference(seq, self.tcb[SND_UNA]) >= 0 >= difference(seq, self.tcb[SND_NXT])
 
     def writable(self):
         """Returns how many bytes the send buffer takes now."""

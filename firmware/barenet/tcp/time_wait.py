@@ -4,6 +4,7 @@ from array import array
 
 from barenet import fast, ticks
 from barenet.fast import ACK, FIN, RST, SYN
+from barenet.tcp.connection import parse_options
 from micropython import const
 
 _FEW = const(40)
@@ -30,6 +31,18 @@ def reopens(seq, stamp, rcv_nxt, ts_recent):
         return (stamp - ts_recent) & 0x80000000 == 0
     d = (seq - rcv_nxt) & 0xFFFFFFFF
     return 0 < d < 0x80000000
+
+
+def reopens_connection(connection, frame, start, header_end):
+    """True for a SYN, its header frame[start:header_end], that opens anew what still has its control block."""
+    tcb = connection.tcb
+    stamp = parse_options(frame, start, header_end)[3]
+    ts_recent = tcb[fast.TS_RECENT] if tcb[fast.FLAGS] & fast.FLAG_TS else None
+    return reopens(_number(frame, start + 4), stamp, tcb[fast.RCV_NXT], ts_recent)
+
+
+def _number(data, at):
+    return data[at] << 24 | data[at + 1] << 16 | data[at + 2] << 8 | data[at + 3]
 
 
 class TimeWaits:
@@ -64,13 +77,15 @@ class TimeWaits:
             self._remove(0)
         return fast.find(self.table, self.count * _WORDS, _WORDS, frame, start)
 
-    def input(self, i, tcp, frame, start, flags, seq, stamp, listening, now):
+    def input(self, i, tcp, frame, start, header_end, flags, listening, now):
         """Answers a segment for entry i (RFC 9293 section 3.10.7.4).
 
         Returns None when it is dealt with; for a SYN that opens the pair of addresses anew, the old SND.NXT: the new ISS must lie beyond.
         """
         table = self.table
         at = i * _WORDS
+        seq = _number(frame, start + 4)
+        stamp = parse_options(frame, start, header_end)[3]
         rcv_nxt = table[at + _RCV_NXT]
         offset = table[at + _TS_OFFSET]
         if flags & RST:

@@ -1,0 +1,178 @@
+"""Listening ports: the passive open, and the cookies that stand in for it where the backlog is full. Loaded by the first listen()."""
+
+import gc
+
+from barenet import late, ticks
+from barenet.fast import ACK, RST, SYN
+from barenet.ip import ANY
+from barenet.tcp.connection import MSS_OURS, difference, parse_options
+from micropython import const
+
+_RESERVE = const(4096)
+_COOKIES_MS = const(130_000)  # as long as a cookie may be good after the last one that was sent
+
+
+def _number(data, at):
+    return data[at] << 24 | data[at + 1] << 16 | data[at + 2] << 8 | data[at + 3]
+
+
+def _spare(n):
+    """Raises MemoryError when n bytes would not leave the program as much again: a peer that comes back is the smaller evil."""
+    need = n + max(n, _RESERVE)
+    if gc.mem_free() < need:
+        gc.collect()
+        if gc.mem_free() < need:
+            raise MemoryError
+
+
+class Listener:
+    """A listening port. `backlog` bounds the connections that are open or opening but not yet accepted."""
+
+    def __init__(self, tcp, address, port, backlog, rcvbuf, sndbuf):
+        self.tcp = tcp
+        self.address = address
+        self.port = port
+        self.backlog = max(1, backlog)
+        self.rcvbuf = rcvbuf
+        self.sndbuf = sndbuf
+        self.opening = []
+        self.waiting = []
+        self.cookies_until = None  # cookies are on their way
+
+    def accept(self):
+        """Returns a Connection that a peer has opened, or None."""
+        if not self.waiting:
+            return None
+        connection = self.waiting.pop(0)
+        connection.listener = None
+        return connection
+
+    def acceptable(self):
+        """True when accept() would return a connection."""
+        return bool(self.waiting)
+
+    def full(self):
+        """True when nobody more can be let in until the program accepts; a backlog full of opening connections is cookies' work."""
+        return len(self.waiting) >= self.backlog
+
+    def ready(self, connection):
+        """A handshake is complete. Returns False when the listener is gone."""
+        if connection in self.opening:
+            self.opening.remove(connection)
+        if self.tcp.listeners.get(self.port) is not self:
+            return False
+        self.waiting.append(connection)
+        return True
+
+    def gone(self, connection):
+        """A connection ended before it was accepted. One with an error still in the queue is dropped, as accept(2) would fail on it."""
+        if connection in self.opening:
+            self.opening.remove(connection)
+            self.tcp.delete(connection)
+        elif connection in self.waiting and not connection.readable():
+            self.waiting.remove(connection)
+            self.tcp.delete(connection)
+
+    def close(self, now):
+        """Stops listening; connections nobody accepted are reset (RFC 9293 section 3.10.4)."""
+        if self.tcp.listeners.get(self.port) is self:
+            del self.tcp.listeners[self.port]
+        self.clear(now)
+
+    def clear(self, now):
+        """Resets the connections nobody has accepted yet."""
+        for connection in self.opening + self.waiting:
+            connection.listener = None
+            connection.linger = 0
+            connection.close(now)
+        self.opening = []
+        self.waiting = []
+
+    def input(self, frame, start, end, header_end, flags, source, destination, above, now):
+        """Takes a segment that belongs to no connection; returns False when it is not for this listener either.
+
+        above: SND.NXT of an old connection between the same addresses, or None: the new ISS must lie beyond.
+        """
+        if self.address != ANY and self.address != destination:
+            return False
+        flags &= ACK | RST | SYN
+        if flags == ACK:
+            return self._cookie(frame, start, end, source, destination, now)
+        if flags != SYN:
+            return False
+        remote = (source, frame[start] << 8 | frame[start + 1])
+        if self.full():
+            self.tcp.drops["backlog full"] += 1  # the peer repeats its SYN
+        elif remote[1] == 0:
+            self.tcp.drops["no connection"] += 1
+        elif len(self.opening) + len(self.waiting) >= self.backlog:
+            self._send_cookie((destination, self.port), remote, frame, start, header_end, now)
+        else:
+            self._passive((destination, self.port), remote, frame, start, header_end, above, now)
+        return True
+
+    def _send_cookie(self, local, remote, frame, start, header_end, now):
+        """Answers a SYN for which the backlog has no place: nothing is kept of it (RFC 4987)."""
+        cookies = late.load("tcp.cookies")
+        self.tcp.drops["backlog full, cookie sent"] += 1
+        self.cookies_until = ticks.add(now, _COOKIES_MS)
+        irs = _number(frame, start + 4)
+        mss = parse_options(frame, start, header_end)[0]
+        iss = cookies.make(self.tcp.secret, local, remote, irs, mss, now)
+        option = bytes((2, 4, MSS_OURS >> 8, MSS_OURS & 0xFF))
+        self.tcp.send_control(local, remote, SYN | ACK, iss, (irs + 1) & 0xFFFFFFFF, min(self.rcvbuf, 0xFFFF), now, option)
+
+    def _cookie(self, frame, start, end, source, destination, now):
+        """Takes an ACK for a listening port when it answers a cookie; returns whether it did."""
+        if self.cookies_until is None:
+            return False
+        if ticks.reached(now, self.cookies_until):
+            self.cookies_until = None
+            return False
+        cookies = late.load("tcp.cookies")
+        local = (destination, self.port)
+        remote = (source, frame[start] << 8 | frame[start + 1])
+        irs = (_number(frame, start + 4) - 1) & 0xFFFFFFFF
+        iss = (_number(frame, start + 8) - 1) & 0xFFFFFFFF
+        mss = cookies.check(self.tcp.secret, local, remote, irs, iss, now)
+        if mss == 0:
+            return False
+        if self.full():
+            self.tcp.drops["backlog full"] += 1  # the peer repeats what it has sent
+            return True
+        connection = self._open_passive(local, remote)
+        if connection is not None:
+            connection.open_cookie(irs, iss, mss)
+            connection.input(frame, start, end, ACK, now)
+        return True
+
+    def _passive(self, local, remote, frame, start, header_end, above, now):
+        connection = self._open_passive(local, remote)
+        if connection is None:
+            return
+        try:
+            iss = self.tcp._iss(connection, now)
+            if above is not None and difference(iss, above) <= 0:
+                iss = (above + 0x10000) & 0xFFFFFFFF  # beyond all that the old connection has sent (RFC 9293 section 3.10.7.4)
+            connection.open_passive(frame, start, header_end, _number(frame, start + 4), now, iss)
+        except (OSError, MemoryError):
+            self.tcp.drops["out of memory"] += 1
+            connection._end(0)
+            self.tcp.delete(connection)
+
+    def _open_passive(self, local, remote):
+        """Returns a connection with its place and buffers among those that are opening, None without memory for it."""
+        connection = None
+        try:
+            _spare(self.rcvbuf + self.sndbuf)
+            connection = self.tcp.create(self.rcvbuf, self.sndbuf)
+            self.tcp._place(connection, local, remote)
+            connection.listener = self
+            self.opening.append(connection)
+            return connection
+        except (OSError, MemoryError):
+            self.tcp.drops["out of memory"] += 1
+            if connection is not None:
+                connection._end(0)
+                self.tcp.delete(connection)
+            return None
