@@ -69,6 +69,7 @@ C_SETTLE = const(13)  # plain Python must look at some connection: FIN_IN, FIN_A
 C_NOW = const(14)  # the last time seen
 C_CLOCK = const(15)  # the same in 32 bits, for timestamps: ticks wrap earlier
 C_BETA = const(16)  # congestion control: what is left of the window after a loss, of 1024
+C_LOOPED = const(28)  # length of the frame that output() has left in the transmit frame in hand
 C_FRAMES_IN = const(17)  # counters from here on
 C_FRAMES_OUT = const(18)
 C_FAST_SEGMENTS = const(19)
@@ -80,7 +81,7 @@ C_DROP_OUT_OF_WINDOW = const(24)
 C_DROP_BAD_ACK = const(25)
 C_DROP_BUFFER_FULL = const(26)
 C_DROP_TIMESTAMP = const(27)
-C_WORDS = const(28)
+C_WORDS = const(29)
 
 # Members of `objects`.
 O_FRAMES = const(0)
@@ -201,6 +202,7 @@ FLAG_FIN_AHEAD = const(0x200000)  # FIN_AT is valid
 FLAG_ROUND = const(0x400000)  # the congestion control wants to look
 FLAG_REORDERED = const(0x800000)  # segments have been seen to overtake each other
 FLAG_CWND_FULL = const(0x2000000)  # CWND was what held output() back
+FLAG_LOOP = const(0x4000000)  # the peer is on this board: frames go to C_LOOPED, not to the ring
 FLAG_SCALE = const(0x1000000)  # agreed: window scaling (RFC 7323)
 FLAG_TIMERS = const(0x60180)  # RTX, PERSIST, REORDER, TAIL
 
@@ -1426,7 +1428,10 @@ def output(words, objects, slot: int, now: int) -> int:
         total -= 20
         s = t[PSEUDO_SUM] + (total >> 8 | (total & 0xFF) << 8)
         h[25] = ~int(add(frame, s, total, 34))
-        send(words, objects, 34 + total)
+        if flags & FLAG_LOOP:
+            c[C_LOOPED] = 34 + total
+        else:
+            send(words, objects, 34 + total)
         sent += 1
 
         t[SEGMENTS_OUT] += 1
@@ -1459,6 +1464,10 @@ def output(words, objects, slot: int, now: int) -> int:
             if flags & (FLAG_RTX | FLAG_PERSIST | FLAG_REORDER) == 0:
                 news = 1
         t[FLAGS] = flags
+        if flags & FLAG_LOOP:
+            if news:
+                start_timer(words, tcb, now)
+            return sent
 
 
 @micropython.viper

@@ -410,8 +410,8 @@ class socket(io.IOBase):
                 stack.leave()
             return
         self._may_connect()
-        if host == ANY or host[0] == 127 or host[0] >= 224 or host == stack.ip.address or stack.ip.is_broadcast(host):
-            raise OSError(EHOSTUNREACH, "%s is not another host" % text(host))
+        if host == ANY or host[0] >= 224 or stack.ip.is_broadcast(host):
+            raise OSError(EHOSTUNREACH, "%s is not the address of one host" % text(host))
         if port == 0:
             raise OSError(EINVAL, "a port lies between 1 and 65535")
         stack.enter()

@@ -98,7 +98,7 @@ class TCP:
         elif self._exists(local_port, address, port):
             raise OSError(EADDRINUSE)
         connection = connection or self.create()
-        self._place(connection, (self.ip.address, local_port), (address, port))
+        self._place(connection, (address if address[0] == 127 else self.ip.address, local_port), (address, port))
         before = array("I", connection.tcb)
         try:
             connection.open(now, self._iss(connection, now))
@@ -128,7 +128,7 @@ class TCP:
         if header_end < start + 20 or header_end > end:
             self.drops["header length"] += 1
             return
-        if destination != self.ip.address:
+        if not self.ip.is_ours(destination):
             self.drops["not unicast"] += 1
             return
         if fast.add(frame, self.ip.pseudo(source, destination, PROTOCOL, end - start), end - start, start) != 0xFFFF:
@@ -203,7 +203,7 @@ class TCP:
         text: its length in sequence numbers; ack: its acknowledgement number, or None without ACK.
         """
         remote = (source, frame[start] << 8 | frame[start + 1])
-        local = (self.ip.address, frame[start + 2] << 8 | frame[start + 3])
+        local = (bytes(frame[30:34]), frame[start + 2] << 8 | frame[start + 3])
         if ack is not None:
             self.send_control(local, remote, RST, ack, 0, 0, now)
         else:
