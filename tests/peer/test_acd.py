@@ -78,10 +78,10 @@ def test_memory_is_as_before_when_the_address_has_been_announced(down, linux, se
 
 def test_linux_finds_out_that_the_board_has_its_address(down, linux):  # noqa: F811
     """Linux announces the board's address as its own; the board defends it once."""
-    run(down, f"lan.active(True); lan.ifconfig(('{BOARD}', '255.255.255.0', '{LINUX}', '{LINUX}'))")
     try:
-        time.sleep(0.2)
         with linux.packets(ethertype=0x0806) as packets:
+            run(down, f"lan.active(True); lan.ifconfig(('{BOARD}', '255.255.255.0', '{LINUX}', '{LINUX}'))")
+            assert arp(packets) == (1, BOARD, BOARD)  # it says so when the link is up
             claim = b"\xff" * 6 + b"\x02\0\0\0\0\x63\x08\x06" + struct.pack(">HHBBH", 1, 0x0800, 6, 4, 1)
             claim += b"\x02\0\0\0\0\x63" + packed(BOARD) + bytes(6) + packed(BOARD) + bytes(18)
             for _ in range(3):
