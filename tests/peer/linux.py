@@ -24,6 +24,8 @@ from host_tools import ROOT
 LINUX, BOARD = "10.77.0.1", "10.77.0.2"
 BOARD_MAC = "02:ba:4e:00:00:02"
 TIMEOUT = 10  # s, of every socket
+BURST = 6  # frames that may come at once: the EMAC has 8 receive descriptors, and Linux may have something to say, too
+FRAMES_IN = "lan.status('counters')['frames']['in']"
 
 _AGENT = """
 import array, json, socket, sys
@@ -260,6 +262,14 @@ def until(condition, what, timeout=10):
         if result:
             return result
         assert time.monotonic() < deadline, f"not within {timeout} s: {what}"
+        time.sleep(0.02)
+
+
+def taken(board):
+    """Waits until the board has taken all frames that were sent: no more come."""
+    last = -1
+    while (now := value(board, FRAMES_IN)) != last:
+        last = now
         time.sleep(0.02)
 
 
