@@ -139,9 +139,11 @@ def _receive():
 
 def _unlock_heap():
     # A program that ended with the heap locked would leave no way to do anything; boards unlock it here too.
+    # Unlocking needs a lock, and the stack's callbacks, which run at jumps, need memory: no jump before the first unlock.
     micropython.heap_lock()
-    while micropython.heap_unlock():
-        pass
+    depth = micropython.heap_unlock()
+    while depth:
+        depth = micropython.heap_unlock()
 
 
 def _run(run, name, globals):
