@@ -29,8 +29,22 @@ def helpers(board):
 
 @pytest.fixture(autouse=True)
 def no_old_connections(board):
-    """Each test begins without connections; those in TIME_WAIT are forgotten."""
-    run(board, "stack = lan.stack\nstack.enter()\nstack.tcp.abort_all(stack.now())\nstack.leave()\ndel stack")
+    """Each test begins without connections, those in TIME_WAIT included, and without what a test that failed has left in the board's heap."""
+    board.exec("d = s = f = full = poller = c = data = None")  # first, and alone: there may be no memory for more
+    code = """
+        stack = lan.stack
+        stack.enter()
+        for listener in list(stack.tcp.listeners.values()):
+            listener.close(stack.now())
+        stack.tcp.abort_all(stack.now())
+        for connection in stack.tcp.connections:
+            if connection is not None:
+                stack.tcp.delete(connection)
+        stack.leave()
+        listener = connection = None
+        del stack
+    """
+    run(board, code)
 
 
 @pytest.fixture
