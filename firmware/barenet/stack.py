@@ -82,14 +82,19 @@ class Stack:
     @property
     def dhcp(self):
         """The DHCP client. While a lease needs no attention only its attributes stay in memory; this loads the rest again."""
-        client = self._dhcp
-        if client is None:
-            client = late.load("dhcp").Client(self.udp, self.driver.mac, self._hostname, self._configured)
-            client.check = True
-            if self._dhcp_state is not None:
-                client.restore(self._dhcp_state)
-                self._dhcp_state = None
-            self._dhcp = client
+        entered = self._entered
+        self._entered = True  # a poll() from a timer would load or unload it meanwhile
+        try:
+            client = self._dhcp
+            if client is None:
+                client = late.load("dhcp").Client(self.udp, self.driver.mac, self._hostname, self._configured)
+                client.check = True
+                if self._dhcp_state is not None:
+                    client.restore(self._dhcp_state)
+                    self._dhcp_state = None
+                self._dhcp = client
+        finally:
+            self._entered = entered
         return client
 
     def _unload_dhcp(self):
