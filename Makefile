@@ -16,10 +16,10 @@ port_option := --port '$(PORT)'
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help test grid soak demo boards flash deploy doctor repl monitor virtual clean venv programs docs size
+.PHONY: help test grid soak demo boards flash deploy doctor repl monitor virtual clean venv programs docs size bench bench-short
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo 'Options: BOARD=name (see make boards), PORT=/dev/ttyUSB0, ARGS="further options of barenet"'
 
 test: venv programs ## run all tests; TESTS="tests/unit -k arp" runs some
@@ -30,6 +30,12 @@ grid: venv programs ## TCP over every kind of bad cable, beside Linux; ARGS=--he
 
 soak: venv programs ## open and close 10,000 connections, each way; CONNECTIONS=
 	@SOAK=$(or $(CONNECTIONS),10000) $(VENV)/bin/python -m pytest -s tests/peer/test_soak.py
+
+bench: venv programs ## count instructions, compare rates and latency; ARGS=--help
+	@$(VENV)/bin/python tests/bench/bench.py $(ARGS)
+
+bench-short: venv programs ## count instructions and heap alone, as make test does; ARGS=--update
+	@$(VENV)/bin/python tests/bench/bench.py --short $(ARGS)
 
 docs: venv ## write what docs/ takes from the source again: the states' picture, the sums of rfc.md
 	$(VENV)/bin/python -m host_tools.docs

@@ -17,7 +17,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 from rich.text import Text
 
-from host_tools import __version__, setup_system
+from host_tools import ROOT, __version__, setup_system
 from host_tools.errors import BarenetError
 
 # Commands that live elsewhere, imported when they are asked for.
@@ -408,6 +408,16 @@ def _show_diagnosis(diagnosis: Any) -> None:
     if diagnosis.candidates and not diagnosis.healthy:
         console.print(f"boards that fit: {', '.join(diagnosis.candidates)}", markup=False)
     console.print(f"next: {diagnosis.next}", markup=False)
+
+
+@main.command(context_settings={"ignore_unknown_options": True}, add_help_option=False)
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+def bench(arguments: tuple[str, ...]) -> None:
+    """Count what barenet costs, beside its targets."""
+    program = ROOT / "tests" / "bench" / "bench.py"
+    if not program.exists():
+        raise BarenetError("the bench belongs to a checkout of barenet: tests/bench is not here")
+    sys.exit(subprocess.run([sys.executable, program, *arguments]).returncode)
 
 
 @main.command("exec")

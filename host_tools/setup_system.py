@@ -32,7 +32,7 @@ PROGRAMS = {
     "ping": "iputils-ping",
 }
 # Large, and of use to few: unpacked when `program` is asked for one, not before.
-LATE = {"tshark": "tshark"}
+LATE = {"tshark": "tshark", "valgrind": "valgrind"}
 
 _FOLDER = CACHE / "system"
 _ROOT = _FOLDER / "root"
@@ -176,9 +176,12 @@ def _write_wrapper(name: str) -> None:
     if not found:
         return
     libraries = {path.parent for path in _ROOT.glob("**/*.so*")}
+    # Valgrind looks for its tools where they would have been installed.
+    tools = [path.parent for path in _ROOT.glob("usr/lib*/**/callgrind-*-linux")] if name == "valgrind" else []
     wrapper = BIN / name
     wrapper.write_text(
         "#!/bin/sh\n"
+        f"{f'VALGRIND_LIB={shlex.quote(str(tools[0]))} ' if tools else ''}"
         f"LD_LIBRARY_PATH={shlex.quote(':'.join(map(str, sorted(libraries))))}${{LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}} "
         f'exec {shlex.quote(str(found[0]))} "$@"\n'
     )

@@ -44,6 +44,19 @@ def test_a_program_of_the_system_is_used_as_it_is(bare, tmp_path, monkeypatch):
     assert setup_system.program("dnsmasq") == str(tmp_path / "root" / "usr" / "sbin" / "dnsmasq")
 
 
+def test_an_unpacked_valgrind_finds_its_tools(bare, monkeypatch):
+    tool = bare / "root" / "usr" / "libexec" / "valgrind" / "callgrind-amd64-linux"
+
+    def unpack(packages):
+        package(bare, "valgrind", 'echo "$VALGRIND_LIB"')
+        tool.parent.mkdir(parents=True)
+        tool.touch()
+
+    monkeypatch.setattr(setup_system, "unpack", unpack)
+    ran = subprocess.run([setup_system.program("valgrind")], capture_output=True, text=True, timeout=10)
+    assert ran.stdout.strip() == str(tool.parent)
+
+
 def test_a_missing_program_is_unpacked_once_and_runs_with_its_own_libraries(bare, monkeypatch):
     asked = []
 
