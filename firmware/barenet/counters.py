@@ -27,7 +27,7 @@ def read(stack):
         "icmp": stack.icmp.drops,
         "udp": stack.udp.drops,
         "tcp": tcp,
-        "dhcp": stack._dhcp_state[0]["drops"] if stack._dhcp_state else stack.dhcp.drops,
+        "dhcp": stack._dhcp.drops if stack._dhcp else stack._dhcp_state[0]["drops"] if stack._dhcp_state else {},
         "resolver": stack._resolver.drops if stack._resolver else {},
     }
     for part in stack.ip.late:
