@@ -453,7 +453,7 @@ class Connection:
     def failed(self, code, now):
         """An ICMP error or a neighbour that does not answer concerns this connection; while it opens, that ends it (RFC 5927 section 5)."""
         if code == EMSGSIZE:
-            self.use_mtu(self.tcp.ip.path_mtu(self.remote[0]))
+            self.use_mtu(self.tcp.ip.part("path_mtu").next_hop_mtu)  # believed, and in IP.paths, when we return
             self.output(now)
         elif self.tcb[STATE] in (SYN_SENT, SYN_RECEIVED):
             self._end(code)
