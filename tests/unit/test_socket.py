@@ -1266,6 +1266,7 @@ def test_info_shows_the_control_block():
     same(info["BYTES_OUT"], 5)
     same(info["SND_UNA"], 6)
     same(peer.info()["RCV_LEN"], 5)
+    same([info[name] for name in ("RETRIES", "SOFT_ERROR", "URGENT")], [0, errors.ETIMEDOUT, 0])
     same(udp(pair.left, 7).info()["local"], ("0.0.0.0", 7))
 
 
