@@ -61,10 +61,12 @@ def test_the_first_two_duplicate_acks_let_a_new_segment_each_go():
         peer.expect(ACK, seq=edge(i), text=pattern(i * MSS, MSS))
     peer.expect_nothing()
     wire.advance(100)
+    before = app.tcb[fast.CWND]
     for i in (10, 11):
         peer.send(ACK, ack=1)
         peer.expect(ACK, seq=edge(i), text=pattern(i * MSS, MSS))
         peer.expect_nothing()
+    assert app.tcb[fast.CWND] == before
 
 
 @on_wire
@@ -83,6 +85,7 @@ def test_only_what_sack_leaves_out_is_sent_again():
     peer.send(ACK, ack=edge(8))
     wire.advance(1000)
     peer.expect_nothing()
+    assert 0.69 * 7 * MSS <= app.tcb[fast.SSTHRESH] <= 0.71 * 7 * MSS, "two losses of one flight, one reduction"
 
 
 @on_wire

@@ -358,6 +358,13 @@ def test_program_can_ask_how_much_urgent_data_there_is():
     peer.send(ACK | URG, seq=1, text=b"old", urgent=0xFFFF)
     assert urgent(app.connection) == 20200 + 3 - 20049
     wire.frames.clear()
+    # MUST-66: also when the window is closed.
+    wire, peer, app = established(rcvbuf=1000)
+    peer.send(ACK, text=bytes(1000))
+    peer.expect(ACK, win=0, after=40)
+    peer.send(ACK | URG, text=b"!", urgent=1)
+    peer.expect(ACK, win=0, ack=1001)
+    assert urgent(app.connection) == 1001
     # One that was passed long ago.
     app.tcb[fast.RCV_NXT] = app.tcb[fast.RCV_NXT] + 0x90000000 & 0xFFFFFFFF
     assert urgent(app.connection) == 0

@@ -549,7 +549,8 @@ class Connection:
         tcb[RTX_AT] = ticks.add(now, tcb[RTO])
         self.tcp.wake_at(tcb[RTX_AT])
         agreed = tcb[FLAGS]
-        options = bytes((2, 4, MSS_OURS >> 8, MSS_OURS & 0xFF))
+        mss = self.tcp.ip.mtu - 40
+        options = bytes((2, 4, mss >> 8, mss & 0xFF))
         stamps = b"\x01\x01"
         if agreed & fast.FLAG_TS:
             stamps = self.tcp.timestamps(tcb[fast.TS_OFFSET], tcb[fast.TS_RECENT] if flags & ACK else 0, now)
