@@ -32,12 +32,13 @@ from barenet.socket import (
     TCP_USER_TIMEOUT,
 )
 from barenet.tcp import BUFFER
-from barenet.tcp.connection import KEEP_COUNT
+from barenet.tcp.connection import KEEP_COUNT, difference
 from barenet.tcp.states import NAMES
 from micropython import const
 
 _CALLBACK = const(20)  # MicroPython's SOL_SOCKET option for a function that is called when the socket becomes readable
 _LONGEST = const(0x1FFFFFFF)  # ms, what ticks can compare
+_URGENT_MAX = const(0x10FFFF)  # a full receive buffer, and what a pointer of 16 bits can add
 _RD = const(0x01)  # MicroPython's stream protocol (py/stream.h)
 
 _watched = []  # sockets with a callback for readability
@@ -146,12 +147,25 @@ def info(sock):
         from barenet.trace import block
         from barenet.trace import info as figures  # seldom needed, so loaded seldom
 
-        tcb = sock._connection.tcb
-        if sock._connection.remote is not None:
+        connection = sock._connection
+        tcb = connection.tcb
+        if connection.remote is not None:
             what["peer"] = sock.getpeername()
         what.update(block(tcb))
         what.update(figures(tcb))
+        what["SOFT_ERROR"] = connection.soft_error
+        what["URGENT"] = urgent(connection)
     return what
+
+
+def urgent(connection):
+    """Returns how many bytes lie between what was read and the end of urgent data (RFC 9293 section 3.8.5, MUST-33)."""
+    if connection.urgent is None:
+        return 0
+    tcb = connection.tcb
+    fin = 1 if tcb[fast.FLAGS] & fast.FLAG_FIN_IN else 0
+    ahead = difference(connection.urgent, tcb[fast.RCV_NXT] - fin - tcb[fast.RCV_LEN])
+    return ahead if 0 < ahead <= _URGENT_MAX else 0  # a pointer that was passed long ago means nothing
 
 
 def apply(sock):

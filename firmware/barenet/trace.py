@@ -59,6 +59,7 @@ def info(tcb):
         "LOST": tcb[fast.LOST],
         "SACKED": tcb[fast.SACKED],
         "RETRANSMITS": tcb[fast.RETRANSMITS],
+        "RETRIES": tcb[fast.RETRIES],
         "OUT_OF_ORDER": tcb[fast.OUT_OF_ORDER],
         "RECOVERY": "timeout" if flags & fast.FLAG_TIMEOUT else "fast" if flags & fast.FLAG_RECOVERY else "",
         "SEGMENTS_IN": tcb[fast.SEGMENTS_IN],

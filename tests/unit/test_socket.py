@@ -753,6 +753,7 @@ def test_options_are_kept_and_reach_the_connection():
         (tcp_level, socket.TCP_KEEPIDLE, 10),
         (tcp_level, socket.TCP_KEEPINTVL, 2),
         (tcp_level, socket.TCP_KEEPCNT, 3),
+        (tcp_level, socket.TCP_USER_TIMEOUT, 5000),
     )
     server = tcp(pair.right)
     client = tcp(pair.left)
@@ -770,7 +771,7 @@ def test_options_are_kept_and_reach_the_connection():
     for s in (client, peer):
         connection = s._connection
         same((connection.nodelay, connection.keepalive), (True, 10000))
-        same((connection.keep_interval, connection.keep_count), (2000, 3))
+        same((connection.keep_interval, connection.keep_count, connection.user_timeout), (2000, 3, 5000))
         same((connection.tcb[fast.RCV_SIZE], connection.tcb[fast.SND_SIZE]), (4096, 2048))
     client.setsockopt(sol, socket.SO_RCVTIMEO, 1500)
     client.setsockopt(sol, socket.SO_SNDTIMEO, 0)
@@ -1265,6 +1266,7 @@ def test_info_shows_the_control_block():
     same(info["BYTES_OUT"], 5)
     same(info["SND_UNA"], 6)
     same(peer.info()["RCV_LEN"], 5)
+    same([info[name] for name in ("RETRIES", "SOFT_ERROR", "URGENT")], [0, errors.ETIMEDOUT, 0])
     same(udp(pair.left, 7).info()["local"], ("0.0.0.0", 7))
 
 

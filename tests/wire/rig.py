@@ -347,12 +347,13 @@ class Peer:
         if seq == self.snd:
             self.snd += len(text) + (1 if flags & SYN else 0) + (1 if flags & FIN else 0)
         ack = (ack + (self.irs or 0)) & 0xFFFFFFFF if flags & ACK else 0
-        header = segment(self.port, self.to, (seq + self.iss) & 0xFFFFFFFF, ack, flags, self.win, options)
+        urgent = changes.pop("urgent", 0)
+        header = segment(self.port, self.to, (seq + self.iss) & 0xFFFFFFFF, ack, flags, self.win, options, urgent=urgent)
         source = changes.pop("source", self.address)
         return packet(6, header + text, source, mac=self.mac, **changes)
 
     def send(self, flags, seq=None, ack=None, text=b"", win=None, mss=None, options=b"", **changes):
-        """Lets a segment arrive. changes: see packet()."""
+        """Lets a segment arrive. changes: its urgent pointer, and see packet()."""
         self.wire.receive(self.frame(flags, seq, ack, text, win, mss, options, **changes))
 
     def expect(self, flags, seq=None, ack=None, text=None, length=None, win=None, mss=None, after=None):

@@ -84,6 +84,22 @@ def test_window_that_is_not_used_does_not_grow():
 
 
 @on_wire
+def test_after_a_pause_longer_than_the_timeout_the_window_is_the_initial_one_again():
+    # RFC 5681 section 4.1; with the initial window of RFC 6928.
+    for longer, segments in ((-10, 12), (10, 10)):
+        wire, peer, app = established(rtt=100, sndbuf=60000, transmit=32)
+        app.write(pattern(0, 10 * MSS))
+        wire.frames.clear()
+        wire.advance(100)
+        peer.send(ACK, ack=edge(10))
+        assert app.tcb[fast.CWND] == 12 * MSS
+        wire.advance(app.tcb[fast.RTO] + longer)
+        app.write(pattern(10 * MSS, 20 * MSS))
+        assert len(wire.frames) == segments, len(wire.frames)
+        wire.frames.clear()
+
+
+@on_wire
 def test_cubic_reaches_the_old_window_after_the_cube_root_of_what_was_lost():
     # RFC 9438 section 4.2: K = cbrt((100 - 70) / 0.4) = 4.2 s; the curve is flat there.
     wire, peer, app = established()

@@ -319,6 +319,21 @@ def test_mss_option_of_the_peer_bounds_our_segments():
 
 
 @on_wire
+def test_mss_that_we_offer_follows_the_mtu_of_our_network():
+    # RFC 9293 section 3.7.1, SHLD-6; the DHCP server may tell that it is smaller (RFC 2132 section 5.1).
+    wire = Wire()
+    wire.ip.mtu = 1400
+    peer = wire.peer()
+    wire.connect(peer)
+    peer.expect(SYN, mss=1360)
+    wire.listen(80, backlog=1)
+    for port in (5001, 5002):  # the second one gets a cookie
+        peer = wire.peer(port)
+        peer.send(SYN, mss=1460)
+        peer.expect(SYN | ACK, mss=1360)
+
+
+@on_wire
 def test_without_an_mss_option_segments_have_536_bytes():
     # RFC 9293 section 3.7.1, MUST-15.
     wire, peer, app = established(mss=None)

@@ -7,7 +7,7 @@ if ON_DEVICE:
     from barenet import fast
     from rig import ACK, OURS, PEER, PSH, SYN, Wire, established, packet
 
-    ECONNREFUSED, EHOSTUNREACH = 111, 113
+    EPROTO, ECONNREFUSED, EHOSTUNREACH = 71, 111, 113
 
     def unreachable(peer, code, seq, ports=None, kind=3):
         """Returns the error of a router about our segment with this number."""
@@ -74,6 +74,20 @@ def test_open_connection_survives_time_exceeded_and_parameter_problem():
         assert app.state == "ESTABLISHED" and not app.error
         peer.expect(ACK | PSH, seq=1, text=b"hello", after=200)
         peer.send(ACK)
+
+
+@on_wire
+def test_the_last_soft_error_is_what_the_program_is_told_when_the_connection_gives_up():
+    # RFC 9293 sections 3.9.1.8 and 3.9.2.2, MUST-47 and SHLD-25.
+    wire, peer, app = established()
+    app.write(b"hello")
+    wire.frames.clear()
+    wire.receive(unreachable(peer, 0, 1, kind=12))
+    wire.receive(unreachable(peer, 1, 1))
+    wire.receive(unreachable(peer, 0, 2000, kind=12))  # not about what is in flight
+    wire.advance(300_000)
+    assert app.state == "CLOSED" and app.error == EHOSTUNREACH
+    wire.frames.clear()
 
 
 @on_wire

@@ -4,7 +4,7 @@ from device import ON_DEVICE
 from wire import on_wire
 
 if ON_DEVICE:
-    from rig import FAR, OURS, PEER, PEER_MAC, Wire, fast, packet
+    from rig import ACK, FAR, OURS, PEER, PEER_MAC, PSH, Wire, established, fast, packet, pattern
 
     EMSGSIZE = 90
 
@@ -38,6 +38,12 @@ if ON_DEVICE:
         message[2] = check & 255
         message[3] = check >> 8
         return packet(1, message)
+
+    def too_big_segment(peer, mtu, total, seq):
+        """Returns the same about our segment with this number."""
+        ports = peer.to.to_bytes(2, "big") + peer.port.to_bytes(2, "big")
+        header = ports + ((seq + peer.irs) & 0xFFFFFFFF).to_bytes(4, "big")
+        return too_big(mtu, total, PEER, protocol=6, header=header)
 
     WHOLE = 2  # DF
     FIRST = 1  # MF
@@ -135,6 +141,44 @@ def test_the_protocol_decides_whether_its_packet_was_in_flight():
         wire.receive(too_big(1006, 1500, protocol=6, header=b"\0\x50\x1e\x61\0\0\0\x07"))
         assert asked == [(EMSGSIZE, FAR, b"\0\x50\x1e\x61\0\0\0\x07", 1006)]
         assert wire.ip.path_mtu(FAR) == (1006 if believed else 1500)
+
+
+@on_wire
+def test_segments_in_flight_that_were_too_large_leave_again_at_once_and_smaller():
+    # RFC 1191 section 6.4: no timeout, and nothing else has been lost.
+    wire, peer, app = established(rtt=100)
+    app.write(pattern(0, 2920))
+    peer.expect(ACK, text=pattern(0, 1460))
+    peer.expect(ACK | PSH, text=pattern(1460, 1460))
+    wire.advance(10)
+    wire.receive(too_big_segment(peer, 1000, 1500, 1))
+    for at in (0, 960, 1920):
+        peer.expect(ACK, seq=1 + at, text=pattern(at, 960))
+    wire.receive(too_big_segment(peer, 1000, 1500, 1461))  # about the second one: nothing new
+    peer.expect_nothing()
+    peer.send(ACK, ack=2881)
+    peer.expect(ACK | PSH, seq=2881, text=pattern(2880, 40))  # for which Nagle's algorithm has waited
+    peer.send(ACK)
+    app.write(pattern(2920, 961))  # what follows fits, too
+    peer.expect(ACK, text=pattern(2920, 960))
+
+
+@on_wire
+def test_a_message_about_a_segment_that_is_not_in_flight_changes_nothing():
+    # RFC 5927 section 7.2.
+    wire, peer, app = established()
+    app.write(b"past")
+    peer.expect(ACK | PSH, text=b"past")
+    peer.send(ACK)
+    app.write(pattern(0, 1460))
+    peer.expect(ACK | PSH, text=pattern(0, 1460))
+    for seq in (4, 1466, 100000, -0x7FFFFFFF):
+        wire.receive(too_big_segment(peer, 1000, 1500, seq))
+    peer.expect_nothing()
+    assert wire.ip.path_mtu(PEER) == 1500 and wire.drops() == {("path_mtu", "not ours"): 4}
+    peer.send(ACK)
+    app.write(pattern(1460, 1460))
+    peer.expect(ACK | PSH, text=pattern(1460, 1460))
 
 
 @on_wire

@@ -176,3 +176,17 @@ def test_address_that_is_taken_away_ends_the_connections():
     peer.expect(RST | ACK, seq=1)
     other.expect(RST | ACK, seq=1)
     assert app.state == second.state == "CLOSED" and app.error
+
+
+@on_wire
+def test_connection_never_sends_from_another_address_than_its_own():
+    # RFC 9293 section 3.9.1.1, MUST-45: when the address changes, the peer is told from the old one, and that is the end.
+    wire, peer, app = established()
+    app.write(b"hello")
+    peer.expect(ACK | PSH, text=b"hello")
+    wire.stack.configure(b"\x0a\x4d\0\3", b"\xff\xff\xff\0", b"\0\0\0\0", [])
+    wire.stack.flush()
+    peer.expect(RST | ACK, seq=6)  # of 10.77.0.2: what is expected has its address
+    wire.advance(10_000)
+    assert app.state == "CLOSED" and not any(frame[12:14] == b"\x08\0" for _, frame in wire.frames)
+    wire.frames.clear()

@@ -4,6 +4,7 @@ from device import ON_DEVICE
 from wire import on_wire
 
 if ON_DEVICE:
+    from barenet import fast
     from rig import ACK, FIN, PSH, URG, Wire, established, pattern
 
 
@@ -323,15 +324,50 @@ def test_ack_of_what_was_never_sent_is_answered_and_dropped():
 @on_wire
 def test_urgent_data_is_data_like_any_other():
     # RFC 6093: in line, whatever the urgent pointer says.
-    wire, peer, app = established()
-    frame = peer.frame(ACK | PSH | URG, text=b"urgent")
-    frame[52] = 0xFF
-    from rig import fix
+    for pointer in (0, 1, 6, 0xFFFF):
+        wire, peer, app = established()
+        peer.send(ACK | PSH | URG, text=b"urgent", urgent=pointer)
+        peer.expect(ACK, ack=7, after=40)
+        assert app.read(9) == b"urgent"
 
-    fix(frame)
-    wire.receive(frame)
-    peer.expect(ACK, ack=7, after=40)
-    assert app.read(9) == b"urgent"
+
+@on_wire
+def test_program_can_ask_how_much_urgent_data_there_is():
+    # RFC 9293 section 3.8.5, MUST-31, MUST-33 and MUST-62: the pointer says where what follows the urgent data begins.
+    from barenet.options import urgent
+
+    wire, peer, app = established(peer_iss=0xFFFFFF00, rcvbuf=40000)
+    assert urgent(app.connection) == 0
+    peer.send(ACK | URG, text=pattern(0, 200), urgent=20000)  # most of it is still to come, beyond the wrap of the numbers
+    assert urgent(app.connection) == 20000
+    app.read(150)
+    assert urgent(app.connection) == 19850
+    for at in range(200, 20200, 1000):
+        peer.send(ACK, text=pattern(at, 1000))
+        wire.frames.clear()
+    assert urgent(app.connection) == 19850
+    app.read(19849)
+    wire.frames.clear()
+    assert urgent(app.connection) == 1
+    app.read(50)
+    assert urgent(app.connection) == 0
+    # Further ahead, with FIN; a segment that is refused changes nothing.
+    peer.send(FIN | ACK | URG, text=b"now!", urgent=3)
+    wire.frames.clear()
+    assert urgent(app.connection) == 20200 + 3 - 20049
+    peer.send(ACK | URG, seq=1, text=b"old", urgent=0xFFFF)
+    assert urgent(app.connection) == 20200 + 3 - 20049
+    wire.frames.clear()
+    # MUST-66: also when the window is closed.
+    wire, peer, app = established(rcvbuf=1000)
+    peer.send(ACK, text=bytes(1000))
+    peer.expect(ACK, win=0, after=40)
+    peer.send(ACK | URG, text=b"!", urgent=1)
+    peer.expect(ACK, win=0, ack=1001)
+    assert urgent(app.connection) == 1001
+    # One that was passed long ago.
+    app.tcb[fast.RCV_NXT] = app.tcb[fast.RCV_NXT] + 0x90000000 & 0xFFFFFFFF
+    assert urgent(app.connection) == 0
 
 
 @on_wire

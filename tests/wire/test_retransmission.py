@@ -193,7 +193,7 @@ def test_congestion_avoidance_from_half_of_what_was_in_flight():
 
 @on_wire
 def test_data_that_is_never_acknowledged_ends_the_connection():
-    # RFC 9293 section 3.8.3, MUST-20 and SHLD-10: R2 is at least 100 s.
+    # RFC 9293 section 3.8.3, MUST-20 and SHLD-11: R2 is at least 100 s.
     wire, peer, app = established()
     start = wire.now
     app.write(b"hello")

@@ -385,6 +385,48 @@ def test_retransmission_that_finds_the_transmit_ring_full_leaves_later():
 
 
 @on_wire
+def test_ttl_and_tos_are_the_connection_s_and_may_change_while_it_is_open():
+    # RFC 9293 sections 3.9.1.9 and 3.9.2, MUST-48, MUST-49, SHLD-21 and SHLD-22.
+    def header():
+        frame = wire.next_frame()
+        assert fast.add(frame, 0, 20, 14) == 0xFFFF, "IP checksum"
+        return frame[15], frame[22]
+
+    wire, peer, app = established()
+    app.connection.nodelay = True
+    for tos, ttl in ((0xB8, 9), (0x20, 255), (0, 64)):
+        app.connection.tos = tos
+        app.connection.ttl = ttl
+        app.write(b"x")
+        assert header() == (tos, ttl)
+        peer.rcv += 1
+        peer.send(FIN | ACK, seq=5)  # out of order: a bare ACK
+        assert header() == (tos, ttl)
+        peer.snd = 1
+        peer.send(ACK)
+    app.connection.tos = 0xB8
+    app.abort()
+    assert header() == (0xB8, 64)  # RST
+
+
+@on_wire
+def test_what_lies_inside_of_a_window_that_shrank_is_sent_again():
+    # RFC 9293 section 3.8.6, SHLD-16 and SHLD-17: and what lies outside of it is not.
+    wire, peer, app = established(win=4380)
+    app.write(pattern(0, 4380))
+    for at in (0, 1460, 2920):
+        peer.expect(ACK | PSH if at == 2920 else ACK, text=pattern(at, 1460))
+    peer.send(ACK, ack=1461, win=1460)
+    for wait in (200, 400, 800):
+        peer.expect(ACK, seq=1461, text=pattern(1460, 1460), after=wait)
+        peer.expect_nothing()
+    peer.send(ACK, ack=2921, win=1460)
+    peer.expect(ACK | PSH, seq=2921, text=pattern(2920, 1460))
+    peer.send(ACK, ack=4381)
+    assert app.state == "ESTABLISHED" and app.connection.unacknowledged() == 0
+
+
+@on_wire
 def test_two_connections_do_not_mix():
     wire, peer, app = established()
     other, second = another(wire, port=5001, iss=77, peer_iss=99)

@@ -42,6 +42,7 @@ from barenet.fast import (
     SYN_RECEIVED,
     SYN_SENT,
     TIME_WAIT,
+    URG,
     WAIT_AT,
 )
 from barenet.tcp.states import move
@@ -116,6 +117,7 @@ class Connection:
 
     tcp: the TCP that it belongs to. slot: its index in the tables, -1 without a place there. tcb: array('I'), words named in fast.py.
     local, remote: (address, port), None until it is opened. error: errno that ended it, or 0. listener: the Listener it came from, or None.
+    urgent: the sequence number behind the urgent data that was announced last (RFC 9293 section 3.8.5), None before.
     """
 
     # Defaults stand in the class: a connection has only the attributes that it sets itself.
@@ -130,6 +132,7 @@ class Connection:
     keep_count = KEEP_COUNT
     linger = None
     user_timeout = 0  # ms without progress that end the connection, 0 = DATA_TRIES retransmissions
+    urgent = None
 
     def __init__(self, tcp, rcvbuf, sndbuf):
         self.tcp = tcp
@@ -402,7 +405,9 @@ class Connection:
         words = self.tcp.words
         words[fast.C_SEGMENT] = start
         words[fast.C_SEGMENT_END] = end
-        fast.arrive(words, self.tcp.objects, self.slot, frame, now)
+        found = fast.arrive(words, self.tcp.objects, self.slot, frame, now)
+        if flags & URG and not found & fast.ARRIVED_REFUSED:
+            self.urgent = seq + (frame[start + 18] << 8 | frame[start + 19])
         again = flags & FIN and tcb[STATE] == TIME_WAIT
         self.settle(now)
         if again:
@@ -453,7 +458,7 @@ class Connection:
     def failed(self, code, now):
         """An ICMP error or a neighbour that does not answer concerns this connection; while it opens, that ends it (RFC 5927 section 5)."""
         if code == EMSGSIZE:
-            self.use_mtu(self.tcp.ip.path_mtu(self.remote[0]))
+            self.use_mtu(self.tcp.ip.part("path_mtu").next_hop_mtu)  # believed, and in IP.paths, when we return
             self.output(now)
         elif self.tcb[STATE] in (SYN_SENT, SYN_RECEIVED):
             self._end(code)
@@ -544,7 +549,8 @@ class Connection:
         tcb[RTX_AT] = ticks.add(now, tcb[RTO])
         self.tcp.wake_at(tcb[RTX_AT])
         agreed = tcb[FLAGS]
-        options = bytes((2, 4, MSS_OURS >> 8, MSS_OURS & 0xFF))
+        mss = self.tcp.ip.mtu - 40
+        options = bytes((2, 4, mss >> 8, mss & 0xFF))
         stamps = b"\x01\x01"
         if agreed & fast.FLAG_TS:
             stamps = self.tcp.timestamps(tcb[fast.TS_OFFSET], tcb[fast.TS_RECENT] if flags & ACK else 0, now)

@@ -5,7 +5,7 @@ import gc
 from barenet import late, ticks
 from barenet.fast import ACK, RST, SYN
 from barenet.ip import ANY
-from barenet.tcp.connection import MSS_OURS, difference, parse_options
+from barenet.tcp.connection import difference, parse_options
 from micropython import const
 
 _RESERVE = const(4096)
@@ -119,7 +119,8 @@ class Listener:
         irs = _number(frame, start + 4)
         mss = parse_options(frame, start, header_end)[0]
         iss = cookies.make(self.tcp.secret, local, remote, irs, mss, now)
-        option = bytes((2, 4, MSS_OURS >> 8, MSS_OURS & 0xFF))
+        ours = self.tcp.ip.mtu - 40
+        option = bytes((2, 4, ours >> 8, ours & 0xFF))
         self.tcp.send_control(local, remote, SYN | ACK, iss, (irs + 1) & 0xFFFFFFFF, min(self.rcvbuf, 0xFFFF), now, option)
 
     def _cookie(self, frame, start, end, source, destination, now):
