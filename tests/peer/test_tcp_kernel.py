@@ -409,7 +409,8 @@ def once():
         advance(board, 61_000)
         until(lambda: connections(board) == [], "no connection left")
         after = value(board, "(gc.collect(), gc.mem_alloc())[1]")
-    assert after - before < 1024, f"{after - before} bytes"  # a block of 16 bytes for each would be more
+    # One buffer may look used: the collector takes any word for an address. 80 bytes for each connection would be more.
+    assert after - before < 1024 + 6000, f"{after - before} bytes"
 
 
 def test_a_port_is_used_again_while_time_wait_lasts(board, linux):
