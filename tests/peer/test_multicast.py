@@ -102,7 +102,9 @@ def test_broadcasts_arrive(board, linux, destination):
 def test_the_board_pings_itself_and_nothing_of_it_is_on_the_cable(board, linux):
     with linux.capture() as capture:
         assert all(t is not None for t in value(board, "lan.ping('127.0.0.1') + lan.ping('10.77.0.2', size=3000)"))
-    assert not [frame for _, from_board, frame in capture.frames if from_board and frame[12:14] == b"\x08\0"]
+    # IGMP may still repeat that the board has left a group.
+    ipv4 = [frame for _, from_board, frame in capture.frames if from_board and frame[12:14] == b"\x08\0"]
+    assert not [frame for frame in ipv4 if frame[23] != 2]
 
 
 def test_ttl_and_tos_are_seen_by_linux(board, linux):
