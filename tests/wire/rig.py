@@ -478,6 +478,34 @@ def another(
     return peer, app
 
 
+def opening():
+    """Returns (wire, peer, app) with our SYN on its way to the peer."""
+    wire = Wire()
+    peer = wire.peer()
+    app = wire.connect(peer)
+    peer.expect(SYN, mss=1460)
+    return wire, peer, app
+
+
+def answered(backlog=5):
+    """Returns (wire, peer, listener) with the peer's SYN to our port 80 answered by SYN+ACK."""
+    wire = Wire()
+    listener = wire.listen(80, backlog)
+    peer = wire.peer()
+    peer.send(SYN, mss=1460)
+    peer.expect(SYN | ACK, seq=0, ack=1, mss=1460)
+    return wire, peer, listener
+
+
+def close_both(peer, app):
+    """Lets us close first and the peer with its answer: we are left in TIME_WAIT."""
+    app.close()
+    peer.expect(FIN | ACK)
+    peer.send(FIN | ACK)
+    peer.expect(ACK)
+    assert app.state == "TIME_WAIT"
+
+
 def pattern(start, n):
     """Returns n bytes of a stream whose bytes tell where they belong."""
     return bytes((i * 7 + (i >> 8) * 13) & 255 for i in range(start, start + n))

@@ -5,7 +5,7 @@ from wire import on_wire
 
 if ON_DEVICE:
     from agreed import stamps
-    from rig import ACK, FIN, PSH, RST, SYN, Wire, another, established, pattern, signed
+    from rig import ACK, FIN, PSH, RST, SYN, Wire, another, close_both, established, opening, pattern, signed
 
     ETIMEDOUT = 110
 
@@ -199,10 +199,7 @@ def test_lost_ack_of_the_last_fin():
 
 @on_wire
 def test_close_while_opening_forgets_the_connection():
-    wire = Wire()
-    peer = wire.peer()
-    app = wire.connect(peer)
-    peer.expect(SYN, mss=1460)
+    wire, peer, app = opening()
     app.close()
     assert app.deleted()
     wire.advance(10000)
@@ -240,10 +237,7 @@ def test_orphan_made_by_closing_in_fin_wait_2():
 def test_time_wait_acknowledges_a_repeated_fin_and_waits_again():
     # RFC 9293 section 3.10.7.4, eighth check: "restart the 2 MSL time-wait timeout".
     wire, peer, app = established()
-    app.close()
-    peer.expect(FIN | ACK)
-    peer.send(FIN | ACK)
-    peer.expect(ACK, seq=2, ack=2)
+    close_both(peer, app)
     wire.advance(30000)
     peer.send(FIN | ACK, seq=1, ack=2)
     peer.expect(ACK, seq=2, ack=2)
@@ -271,10 +265,7 @@ def test_time_wait_answers_old_data_with_an_ack():
 def test_new_syn_reopens_a_time_wait_connection():
     # RFC 9293 section 3.10.7.4, fourth check: with a number beyond the old ones, on a port that listens.
     wire, peer, app = established(active=False)
-    app.close()
-    peer.expect(FIN | ACK)
-    peer.send(FIN | ACK)
-    peer.expect(ACK)
+    close_both(peer, app)
     listener = wire.tcp.listeners[80]
     old = wire.peer(iss=0)
     old.send(SYN)  # a number of the old connection: answered for that one
@@ -290,10 +281,7 @@ def test_new_syn_reopens_a_time_wait_connection():
 @on_wire
 def test_new_syn_does_not_end_a_time_wait_on_a_port_that_does_not_listen():
     wire, peer, app = established()
-    app.close()
-    peer.expect(FIN | ACK)
-    peer.send(FIN | ACK)
-    peer.expect(ACK)
+    close_both(peer, app)
     new = wire.peer(iss=peer.iss + 3)
     new.send(SYN)
     peer.expect(ACK, seq=2, ack=2)
@@ -308,10 +296,7 @@ def test_hundreds_of_time_waits_are_kept_in_little_memory():
     peers = []
     for i in range(300):
         peer, app = another(wire, port=6000 + i)
-        app.close()
-        peer.expect(FIN | ACK)
-        peer.send(FIN | ACK)
-        peer.expect(ACK)
+        close_both(peer, app)
         apps.append(app)
         peers.append(peer)
         wire.advance(10)
@@ -374,11 +359,7 @@ def test_time_wait_frees_the_buffers():
     wire = Wire()
     peer, app = another(wire)
     slot = app.connection.slot
-    app.close()
-    peer.expect(FIN | ACK)
-    peer.send(FIN | ACK)
-    peer.expect(ACK)
-    assert app.state == "TIME_WAIT"
+    close_both(peer, app)
     assert wire.tcp.snd[slot] is None and wire.tcp.rcv[slot] is None
 
 

@@ -4,7 +4,7 @@ from device import ON_DEVICE
 from wire import on_wire
 
 if ON_DEVICE:
-    from rig import ACK, FIN, PSH, RST, SYN, Wire, established, pattern
+    from rig import ACK, FIN, PSH, RST, SYN, Wire, answered, established, opening, pattern
 
     ECONNREFUSED, ETIMEDOUT = 111, 110
 
@@ -37,11 +37,7 @@ def test_passive_open():
 
 @on_wire
 def test_last_ack_of_the_handshake_may_carry_data():
-    wire = Wire()
-    listener = wire.listen(80)
-    peer = wire.peer()
-    peer.send(SYN)
-    peer.expect(SYN | ACK, mss=1460)
+    wire, peer, listener = answered()
     peer.send(ACK | PSH, text=b"hello")
     peer.expect(ACK, ack=6, after=40)
     assert wire.accept(listener).read(10) == b"hello"
@@ -49,11 +45,7 @@ def test_last_ack_of_the_handshake_may_carry_data():
 
 @on_wire
 def test_handshake_is_complete_with_data_when_the_last_ack_is_lost():
-    wire = Wire()
-    listener = wire.listen(80)
-    peer = wire.peer()
-    peer.send(SYN)
-    peer.expect(SYN | ACK, mss=1460)
+    wire, peer, listener = answered()
     peer.send(ACK | PSH, seq=1, ack=1, text=b"lost the ACK before")
     peer.expect(ACK, after=40)
     assert wire.accept(listener).state == "ESTABLISHED"
@@ -62,10 +54,7 @@ def test_handshake_is_complete_with_data_when_the_last_ack_is_lost():
 @on_wire
 def test_simultaneous_open():
     # RFC 9293 figure 8, both answers cross.
-    wire = Wire()
-    peer = wire.peer()
-    app = wire.connect(peer)
-    peer.expect(SYN, mss=1460)
+    wire, peer, app = opening()
     peer.send(SYN, mss=1460)
     peer.expect(SYN | ACK, seq=0, ack=1, mss=1460)
     assert app.state == "SYN_RECEIVED"
@@ -78,10 +67,7 @@ def test_simultaneous_open():
 
 @on_wire
 def test_simultaneous_open_ended_by_a_plain_ack():
-    wire = Wire()
-    peer = wire.peer()
-    app = wire.connect(peer)
-    peer.expect(SYN, mss=1460)
+    wire, peer, app = opening()
     peer.send(SYN, mss=1460)
     peer.expect(SYN | ACK, seq=0, ack=1, mss=1460)
     peer.send(ACK, seq=1, ack=1)
@@ -92,10 +78,7 @@ def test_simultaneous_open_ended_by_a_plain_ack():
 def test_close_during_a_simultaneous_open_sends_fin_once_it_is_open():
     # RFC 9293 section 3.10.4, SYN-RECEIVED: queue the close until the connection is ESTABLISHED.
     for flags in (SYN | ACK, ACK):
-        wire = Wire()
-        peer = wire.peer()
-        app = wire.connect(peer)
-        peer.expect(SYN, mss=1460)
+        wire, peer, app = opening()
         peer.send(SYN, mss=1460)
         peer.expect(SYN | ACK, seq=0, ack=1, mss=1460)
         app.shutdown()
@@ -110,10 +93,7 @@ def test_close_during_a_simultaneous_open_sends_fin_once_it_is_open():
 @on_wire
 def test_syn_is_repeated_with_doubled_intervals_and_then_given_up():
     # RFC 6298 section 2.1: 1 s before there is a measurement.
-    wire = Wire()
-    peer = wire.peer()
-    app = wire.connect(peer)
-    peer.expect(SYN, seq=0, mss=1460)
+    wire, peer, app = opening()
     tries = 0
     wait = 1000
     while True:
@@ -132,10 +112,7 @@ def test_syn_is_repeated_with_doubled_intervals_and_then_given_up():
 
 @on_wire
 def test_connection_opens_when_the_second_syn_is_answered():
-    wire = Wire()
-    peer = wire.peer()
-    app = wire.connect(peer)
-    peer.expect(SYN, seq=0, mss=1460)
+    wire, peer, app = opening()
     peer.expect(SYN, seq=0, mss=1460, after=1000)
     peer.send(SYN | ACK, mss=1460)
     peer.expect(ACK)
@@ -145,11 +122,7 @@ def test_connection_opens_when_the_second_syn_is_answered():
 
 @on_wire
 def test_syn_ack_is_repeated_and_its_place_in_the_backlog_freed_at_last():
-    wire = Wire()
-    listener = wire.listen(80, backlog=1)
-    peer = wire.peer()
-    peer.send(SYN, mss=1460)
-    peer.expect(SYN | ACK, seq=0, mss=1460)
+    wire, peer, listener = answered(backlog=1)
     for wait in (1000, 2000, 4000, 8000, 16000):
         peer.expect(SYN | ACK, seq=0, mss=1460, after=wait)
     wire.advance(32000)
@@ -196,10 +169,7 @@ def test_data_in_a_syn_is_left_for_the_peer_to_repeat():
 def test_wrong_ack_in_syn_sent_is_reset():
     # RFC 9293 section 3.10.7.3, first check: <SEQ=SEG.ACK><CTL=RST>, and the connection goes on opening.
     for ack in (0, 2, 0x7FFFFFFF, -5):
-        wire = Wire()
-        peer = wire.peer()
-        app = wire.connect(peer)
-        peer.expect(SYN, mss=1460)
+        wire, peer, app = opening()
         peer.send(SYN | ACK, seq=0, ack=ack)
         peer.expect(RST, seq=ack)
         assert app.state == "SYN_SENT"
@@ -212,10 +182,7 @@ def test_wrong_ack_in_syn_sent_is_reset():
 
 @on_wire
 def test_reset_in_syn_sent_refuses_the_connection_only_with_the_right_ack():
-    wire = Wire()
-    peer = wire.peer()
-    app = wire.connect(peer)
-    peer.expect(SYN, mss=1460)
+    wire, peer, app = opening()
     peer.send(RST, seq=0)
     peer.send(RST | ACK, seq=0, ack=0)
     assert app.state == "SYN_SENT"
@@ -225,10 +192,7 @@ def test_reset_in_syn_sent_refuses_the_connection_only_with_the_right_ack():
 
 @on_wire
 def test_ack_without_syn_in_syn_sent_is_dropped():
-    wire = Wire()
-    peer = wire.peer()
-    app = wire.connect(peer)
-    peer.expect(SYN, mss=1460)
+    wire, peer, app = opening()
     peer.send(ACK, seq=1, ack=1, text=b"what?")
     peer.expect_nothing()
     assert app.state == "SYN_SENT"
@@ -238,11 +202,7 @@ def test_ack_without_syn_in_syn_sent_is_dropped():
 def test_wrong_ack_in_syn_received_is_reset():
     # RFC 9293 section 3.10.7.4, fifth check.
     for ack in (0, 2, 1000000):
-        wire = Wire()
-        listener = wire.listen(80)
-        peer = wire.peer()
-        peer.send(SYN)
-        peer.expect(SYN | ACK, mss=1460)
+        wire, peer, listener = answered()
         peer.send(ACK, ack=ack)
         peer.expect(RST, seq=ack)
         assert wire.accept(listener) is None
@@ -253,11 +213,7 @@ def test_wrong_ack_in_syn_received_is_reset():
 @on_wire
 def test_syn_ack_does_not_complete_a_passive_open():
     # That is half of a simultaneous open, and we did not open (RFC 9293 section 3.10.7.4, fourth check).
-    wire = Wire()
-    listener = wire.listen(80, backlog=1)
-    peer = wire.peer()
-    peer.send(SYN)
-    peer.expect(SYN | ACK, mss=1460)
+    wire, peer, listener = answered(backlog=1)
     peer.send(SYN | ACK, seq=0, ack=1)
     wire.frames.clear()
     assert wire.accept(listener) is None
@@ -268,11 +224,7 @@ def test_syn_ack_does_not_complete_a_passive_open():
 @on_wire
 def test_number_outside_of_the_window_in_syn_received_is_answered_with_an_ack():
     # RFC 9293 section 3.10.7.4, first check: an ACK, not a reset, whatever it acknowledges.
-    wire = Wire()
-    listener = wire.listen(80)
-    peer = wire.peer()
-    peer.send(SYN)
-    peer.expect(SYN | ACK, mss=1460)
+    wire, peer, listener = answered()
     for seq in (0, -100, 8762, 0x40000000, -0x40000000):
         peer.send(ACK, seq=seq)
         peer.expect(ACK, seq=1, ack=1)
@@ -283,11 +235,7 @@ def test_number_outside_of_the_window_in_syn_received_is_answered_with_an_ack():
 
 @on_wire
 def test_reset_in_syn_received_returns_to_listening():
-    wire = Wire()
-    listener = wire.listen(80, backlog=1)
-    peer = wire.peer()
-    peer.send(SYN)
-    peer.expect(SYN | ACK, mss=1460)
+    wire, peer, listener = answered(backlog=1)
     peer.send(RST)
     assert not listener.full() and not any(wire.tcp.connections)
     again = wire.peer(iss=5)
@@ -297,10 +245,7 @@ def test_reset_in_syn_received_returns_to_listening():
 
 @on_wire
 def test_reset_in_syn_received_after_an_active_open_refuses_the_connection():
-    wire = Wire()
-    peer = wire.peer()
-    app = wire.connect(peer)
-    peer.expect(SYN, mss=1460)
+    wire, peer, app = opening()
     peer.send(SYN)
     peer.expect(SYN | ACK, seq=0, mss=1460)
     peer.send(RST)
