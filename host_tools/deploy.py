@@ -177,7 +177,8 @@ def compile_folded(files: dict[str, bytes], architecture: str, optimize: int = O
                 text=True,
                 timeout=60,
             )
-            if run.returncode:
+            # For a branch that spans too much it prints ERROR, writes wrong code and ends with 0.
+            if run.returncode or "ERROR" in run.stdout + run.stderr:
                 reason = (run.stderr or run.stdout).strip().splitlines()[-1:] or [f"exit code {run.returncode}"]
                 raise DeployError(f"cannot compile {name}: {reason[0]}")
             compiled[path] = output.read_bytes()

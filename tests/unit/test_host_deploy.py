@@ -146,3 +146,14 @@ def test_a_new_board_file_leaves_the_network_and_the_board_s_own_keys_alone():
     assert (config["board"], config["mdc"]) == ("wt32_eth01", 23)
     assert (config["mac"], config["driver"]) == ("02:00:00:00:00:01", "tap")
     assert deploy.board_config(None, boards.find("wt32_eth01"), None)["driver"] == "emac"
+
+
+def test_a_branch_too_long_for_the_processor_is_an_error():
+    body = "".join(f"        a[{i}] = a[{i + 1}] + {i}\n" for i in range(400))
+    code = f"@micropython.viper\ndef f(a: ptr32, n: int):\n    while n:\n{body}        n -= 1\n"
+    with pytest.raises(deploy.DeployError, match="cannot compile barenet/long.py: ERROR"):
+        deploy.compile_all({"barenet/long.py": code.encode()}, "xtensawin")
+
+
+def test_the_firmware_compiles_for_the_esp32():
+    assert deploy.compile_all(deploy.sources(), "xtensawin")["barenet/fast.mpy"]
