@@ -19,8 +19,8 @@ def ping(board, *arguments):
 
 @pytest.mark.parametrize("size", [0, 1, 17, 56, 57, 1471, 1472, 1473, 4000, 8000])
 def test_linux_gets_its_bytes_back(board, size):
-    # ping compares the payload itself and says so.
-    done = board.run(["ping", "-n", "-c", "2", "-i", "0.01", "-s", str(size), BOARD], capture_output=True, text=True, timeout=10)
+    # ping compares the payload itself and says so. Without -w it waits no longer than two round trips of the first.
+    done = board.run(["ping", "-n", "-c", "2", "-i", "0.01", "-w", "5", "-s", str(size), BOARD], capture_output=True, text=True, timeout=10)
     assert "2 received" in done.stdout and "wrong data" not in done.stdout, done.stdout
 
 
