@@ -32,7 +32,7 @@ CYCLES = (1.2, 2.0)  # an instruction, with what the flash cache misses: nobody 
 @click.option("--short", is_flag=True, help="Count instructions and heap only; exit code 1 past a limit.")
 @click.option("--update", is_flag=True, help="Write what was counted into figures.json.")
 @click.option("--only", metavar="TEXT", default="", help="Figures whose name contains this.")
-@click.option("--profile", metavar="CASE[:BURST]", help="Show where the instructions of a case go, for example bulk_receive:8.")
+@click.option("--profile", metavar="CASE[:BURST]", help="Show where the instructions of a case go, for example bulk-receive:8.")
 @click.option("--json", "output", type=click.Path(dir_okay=False, writable=True), help="Also write all values to this file.")
 def command(short: bool, update: bool, only: str, profile: str | None, output: str | None) -> None:
     console = Console(width=None if sys.stdout.isatty() else 150)

@@ -14,18 +14,21 @@ import bisect
 import collections
 import json
 import os
+import re
 import subprocess
 import threading
 from collections.abc import Iterator
 
 import counting
+import figures
 from rich.console import Console
 from rich.table import Table
 
-from host_tools import setup_system
+from host_tools import deploy, setup_system
 from host_tools.errors import BarenetError
 
 _SHOWN = 45
+_BLOCK_BITS = 5  # 32 bytes: what the 64-bit interpreter allocates at least
 _HEAP = "2m"  # a small one is collected sooner
 _LONGEST = 4096  # bytes of code of one function, at most
 _AWAY = ("far end", "")
@@ -33,7 +36,10 @@ _AWAY = ("far end", "")
 
 def show(case: str, console: Console) -> None:
     """Prints the profile of a case, "bulk_receive:8". Raises BarenetError."""
-    name, _, burst = case.partition(":")
+    name, _, burst = case.replace("-", "_").partition(":")
+    known = sorted({figure.case for figure in figures.FIGURES})
+    if name not in known or not burst.isdigit() and burst:
+        raise BarenetError(f"there is no case {case}; there are {', '.join(known)}, each with :1 to :8 for the frames a poll")
     with console.status("tracing, some minutes …"):
         units, totals = _trace(name, int(burst or 1))
     functions = collections.Counter()
@@ -104,6 +110,7 @@ def _attribute(chunks: Iterator[list[bytes]], printed: list[str]) -> collections
     loads: dict[bytes, tuple[str, str] | None] = {}
     readers: dict[bytes, list[int]] = collections.defaultdict(lambda: [0, 0])  # instruction → loads of other bytes, of bytecode
     loop: set[bytes] = set()
+    objects: set[int] = set()  # blocks of the heap that are read by words: not bytecode
     at = b""
     result: collections.Counter = collections.Counter()
     for lines in chunks:
@@ -132,14 +139,17 @@ def _attribute(chunks: Iterator[list[bytes]], printed: list[str]) -> collections
                 if owner and current is not _AWAY:  # the far end also calls viper
                     current = owner
                 totals[current] += 1
-            elif line[-2:] == b",1":
+            elif line[-2:] != b",1":
+                if marks == 1:
+                    objects.add(int(line[3:].partition(b",")[0], 16) >> _BLOCK_BITS)
+            else:
                 owner = loads.get(line, 0)
                 if owner == 0:
                     owner = loads[line] = places.bytecode(int(line[3:-2], 16))
                 if marks == 1:
                     seen = readers[at]
                     seen[owner is not None] += 1
-                elif owner and at in loop:
+                elif owner and at in loop and int(line[3:-2], 16) >> _BLOCK_BITS not in objects:
                     current = owner
     return result
 
@@ -158,9 +168,22 @@ class _Places:
                 executable.append((first, last))
             elif "x" in mode and "libffi" in rest[-1]:
                 self._ffi = (first, last)
-        starts = sorted((address, name) for name, address in found["functions"].items())
+        starts = sorted(self._named(found["functions"]).items())
         self._viper = [s for s in starts if any(a <= s[0] < b for a, b in executable)]
         self._bytecode = [s for s in starts if s not in self._viper]
+
+    @staticmethod
+    def _named(functions: dict[str, int]) -> dict[int, str]:
+        """Returns each function's name in the module that defines it; others have imported it."""
+        sources = deploy.sources()
+        names: dict[int, str] = {}
+        for name, address in functions.items():
+            module, _, what = name.partition(" ")
+            path = module.replace(".", "/")
+            text = (sources.get(path + ".py") or sources.get(path + "/__init__.py") or b"").decode()
+            if address not in names or re.search(rf"^(class|def) {what.partition('.')[0]}\b", text, re.MULTILINE):
+                names[address] = name
+        return names
 
     def code(self, address: int) -> tuple[str, str] | None:
         if self._ffi[0] <= address < self._ffi[1]:
