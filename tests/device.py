@@ -25,7 +25,7 @@ else:
 
     ROOT = Path(__file__).resolve().parent.parent
     HEAP = "160k"
-    TEST_HEAP = "1m"  # the test file is compiled into it, which a board never has to do
+    TEST_HEAP = "2m"  # the test file is compiled into it, which a board never has to do
     TIMEOUT = 60  # s
 
     @functools.cache

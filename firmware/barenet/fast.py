@@ -9,8 +9,9 @@ This module knows words, not layers: it imports nothing, and every other module 
 
 Two kinds of words:
 
-* the context, one array('I') for the stack (names `C_…`), and beside it `objects`, a list of the buffers (names `O_…`). Viper takes buffers
-  as objects and turns them into pointers itself: an address kept in an int would be a heap-allocated big int on a 32-bit board.
+* the context, one array('I') for the stack (names `C_…`), and beside it `objects`, a list of the buffers (names `O_…`), which keeps them
+  alive. Their addresses stand in words, too: an object costs a viper function a call for the list and one for the pointer, 200
+  instructions. As an int an address would be a heap-allocated big int on a 32-bit board.
 * the control block of a connection (TCB), one array('I') each, with the names of RFC 9293, section 3.3.1.
 
 Sequence numbers are 32-bit and wrap. The same code runs where a viper int has 32 and where it has 64 bits, so the sign of a difference
@@ -81,7 +82,13 @@ C_DROP_OUT_OF_WINDOW = const(24)
 C_DROP_BAD_ACK = const(25)
 C_DROP_BUFFER_FULL = const(26)
 C_DROP_TIMESTAMP = const(27)
-C_WORDS = const(29)
+# Addresses, two words each (see point()): what is looked at for each frame is found without a call.
+C_RX_RING = const(29)
+C_TX_RING = const(31)
+C_KEYS = const(33)
+C_LOOKUP = const(35)
+C_WORDS = const(37)
+C_FRAMES = const(37)  # from here on the address of each frame, receive frames first
 
 # Members of `objects`.
 O_FRAMES = const(0)
@@ -167,10 +174,12 @@ PROGRESS_AT = const(74)  # when SND_UNA last moved, or the first byte left
 RECORD_COUNT = const(75)  # what is in flight: a ring of records, behind the template
 RECORD_HEAD = const(76)
 RECORD_SIZE = const(77)
-TEMPLATE = const(78)  # 66 bytes of Ethernet, IP and TCP header with the timestamp option
+RCV_RING = const(78)  # address of the receive buffer, two words (see point())
+SND_RING = const(80)
+TEMPLATE = const(82)  # 66 bytes of Ethernet, IP and TCP header with the timestamp option
 _TEMPLATE_WORDS = const(17)
-RECORDS = const(95)  # two words a record: the end of a segment, and when it was sent (29 bits) with R_… bits below
-TCB_WORDS = const(95)
+RECORDS = const(99)  # two words a record: the end of a segment, and when it was sent (29 bits) with R_… bits below
+TCB_WORDS = const(99)
 
 R_SACKED = const(1)
 R_LOST = const(2)
@@ -283,6 +292,18 @@ def add(buffer: ptr16, seed: int, n: int, start: int) -> int:
         seed += last[0]
     seed = (seed & 0xFFFF) + (seed >> 16)
     return (seed & 0xFFFF) + (seed >> 16)
+
+
+@micropython.viper
+def point(words, at: int, buffer):
+    """Stores the address of a buffer in words[at] (lower half) and words[at + 1] (upper half, 0 on 32 bits)."""
+    w = ptr32(words)
+    address = int(ptr8(buffer))
+    w[at] = address
+    high = address >> 16 >> 16  # a shift by 32 does nothing on 32 bits
+    if high < 0:
+        high = 0
+    w[at + 1] = high
 
 
 @micropython.viper

@@ -27,7 +27,7 @@ class Pool:
         self.frames = [memoryview(allocate(fast.FRAME_SIZE)) for _ in range(receive + transmit)]
         self.rx_ring = array("I", [0] * (receive * DESCRIPTOR_WORDS))
         self.tx_ring = array("I", [0] * (transmit * DESCRIPTOR_WORDS))
-        self.words = array("I", [0] * fast.C_WORDS)
+        self.words = array("I", [0] * (fast.C_WORDS + 2 * (receive + transmit)))
         self.objects = [None] * fast.O_COUNT
         self.objects[fast.O_FRAMES] = self.frames
         self.objects[fast.O_RX_RING] = self.rx_ring
@@ -40,11 +40,29 @@ class Pool:
         words = self.words
         words[fast.C_RX_NEXT] = words[fast.C_TX_NEXT] = 0
         words[fast.C_RX_RETURNED] = words[fast.C_TX_QUEUED] = words[fast.C_TX_FULL] = 0
+        self._point()
         for i in range(self.transmit):
             self.tx_ring[i * DESCRIPTOR_WORDS] = 0
         for _ in range(self.receive):
             fast.release(words, self.objects)
         words[fast.C_RX_RETURNED] = 0
+
+    def _point(self):
+        # At each start: the driver may have put the frames elsewhere.
+        words = self.words
+        objects = self.objects
+        for at, what in (
+            (fast.C_RX_RING, fast.O_RX_RING),
+            (fast.C_TX_RING, fast.O_TX_RING),
+            (fast.C_KEYS, fast.O_KEYS),
+            (fast.C_LOOKUP, fast.O_LOOKUP),
+        ):
+            if objects[what] is not None:
+                fast.point(words, at, objects[what])
+        at = fast.C_FRAMES
+        for frame in self.frames:
+            fast.point(words, at, frame)
+            at += 2
 
     def transmit_frame(self):
         """Returns the frame to fill next, a memoryview of 1536 bytes, or None while the DMA still owns it."""

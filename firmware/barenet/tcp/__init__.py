@@ -289,16 +289,22 @@ class TCP:
         if slot >= 0 and self.connections[slot] is connection:
             if self.observer is not None:
                 self.observer.moved(connection, connection.state, "delete")
-            self.connections[slot] = self.rcv[slot] = self.snd[slot] = None
+            self.connections[slot] = None
+            self._free(connection, self.rcv, fast.RCV_RING)
+            self._free(connection, self.snd, fast.SND_RING)
             self.tcbs[slot] = _FREE
             connection.slot = -1
 
     def free_buffers(self, connection):
         """Frees the buffers that have done their work: the receive buffer when nobody reads any more, the send buffer when all is confirmed."""
         if connection.tcb[fast.FLAGS] & fast.FLAG_ORPHAN:
-            self.rcv[connection.slot] = None
+            self._free(connection, self.rcv, fast.RCV_RING)
         if connection.tcb[fast.SND_LEN] == 0:
-            self.snd[connection.slot] = None
+            self._free(connection, self.snd, fast.SND_RING)
+
+    def _free(self, connection, buffers, at):
+        buffers[connection.slot] = None
+        connection.tcb[at] = 0  # the collector takes it for a pointer
 
     def abort_all(self, now):
         """Resets every connection (the interface goes down, or our address changes). Listening ports stay: they serve the next address."""
@@ -338,6 +344,8 @@ class TCP:
         self.tcbs[slot] = connection.tcb
         self.rcv[slot] = rcv
         self.snd[slot] = snd
+        fast.point(connection.tcb, fast.RCV_RING, rcv)
+        fast.point(connection.tcb, fast.SND_RING, snd)
         address, port = remote
         self.keys[2 * slot] = address[0] | address[1] << 8 | address[2] << 16 | address[3] << 24
         ours = local[1]
