@@ -3,7 +3,7 @@
 Entries age; packets that wait for an address are kept, a few of them; an address that does not answer is reported to the layer above.
 """
 
-from barenet import ethernet, ticks
+from barenet import ethernet, fast, ticks
 from micropython import const
 
 ETHERTYPE = const(0x0806)
@@ -114,6 +114,7 @@ class ARP:
     def flush(self):
         """Forgets all neighbours (the cable was pulled, or our address changed)."""
         self.cache.clear()
+        self._changed()
 
     def input(self, frame, length, now):
         if length < ethernet.HEADER + _PACKET or bytes(frame[14:20]) != _FIXED:
@@ -152,6 +153,7 @@ class ARP:
         entry.confirmed = now
         entry.tries = 0
         if new:
+            self._changed()
             for callback in self.changed:
                 callback(address, mac)
         pending = entry.pending
@@ -162,6 +164,10 @@ class ARP:
                 return
             frame[14 : 14 + len(packet)] = packet
             self.link.send(frame, mac, 0x0800, 14 + len(packet))
+
+    def _changed(self):
+        words = self.link.pool.words
+        words[fast.C_NEIGHBOURS] = words[fast.C_NEIGHBOURS] + 1 & 0xFFFF
 
     def _request(self, address, entry, now, destination):
         entry.asked = now

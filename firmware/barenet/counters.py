@@ -12,6 +12,8 @@ def read(stack):
     tcp["out of window"] = words[fast.C_DROP_OUT_OF_WINDOW]
     tcp["bad ACK"] = words[fast.C_DROP_BAD_ACK]
     tcp["buffer full"] = words[fast.C_DROP_BUFFER_FULL]
+    udp = dict(stack.udp.drops)
+    udp["full"] += words[fast.C_DROP_DATAGRAM_FULL]
     ip = dict(stack.ip.drops)
     ip["checksum"] += words[fast.C_DROP_IP_CHECKSUM]
     counters = {
@@ -25,7 +27,7 @@ def read(stack):
         "arp": stack.arp.drops,
         "ip": ip,
         "icmp": stack.icmp.drops,
-        "udp": stack.udp.drops,
+        "udp": udp,
         "tcp": tcp,
         "dhcp": stack._dhcp.drops if stack._dhcp else stack._dhcp_state[0]["drops"] if stack._dhcp_state else {},
         "resolver": stack._resolver.drops if stack._resolver else {},

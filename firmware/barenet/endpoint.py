@@ -1,12 +1,18 @@
 """What a program's UDP socket stands on. Loaded for the first of them."""
 
-from barenet import fast
+from array import array
+
+from barenet import fast, fast_udp, ticks
+from barenet.arp import AGE
 from barenet.errors import EACCES, EADDRINUSE, EADDRNOTAVAIL, EDESTADDRREQ, EINVAL, EMSGSIZE, ENOMEM
-from barenet.ip import ANY
+from barenet.fast_udp import E_DROPPED, E_EXPIRES, E_HEAD, E_LOCAL, E_MOST, E_PORT, E_REMOTE, E_REMOTE_PORT, E_SIZE, E_SLOT, E_USED
+from barenet.ip import ANY, HEADER, as_word
 from micropython import const
 
-_RECORD = const(8)  # in the receive buffer each datagram follows its length, source address and source port
+_RECORD = const(8)  # as long as the UDP header: see the top of fast_udp.py
 _RCVBUF_MIN = const(256)
+
+_record = bytearray(_RECORD)
 
 
 class Endpoint:
@@ -15,7 +21,13 @@ class Endpoint:
     The queue is a ring of `rcvbuf` bytes, allocated when the endpoint gets its port; each datagram takes its length and
     8 bytes. A datagram that does not fit is dropped and counted. Nothing is allocated for a datagram that arrives or is
     taken.
+
+    words: array('I'), named in fast_udp.py. target: what the program calls the destination that `push` sends to, None
+    while there is none. source: what it calls the sender of the datagram that was taken last; 0 after another.
     """
+
+    pull = fast_udp.pull
+    push = fast_udp.push
 
     def __init__(self, udp, rcvbuf):
         self.udp = udp
@@ -29,15 +41,11 @@ class Endpoint:
         self.group_ttl = 1  # IP_MULTICAST_TTL
         self.loop = True  # IP_MULTICAST_LOOP
         self.error = 0
-        self.dropped = 0
-        # Who sent the datagram that was taken last.
-        self.sender = bytearray(4)
-        self.sender_port = 0
-        self._record = bytearray(_RECORD)
-        self._ring = None
+        self.target = None
+        self.source = 0
+        self.words = array("I", bytes(4 * fast_udp.E_WORDS))
+        self.ring = None
         self._size = max(rcvbuf, _RCVBUF_MIN)
-        self._head = 0
-        self._used = 0
 
     def bind(self, address=ANY, port=0):
         """Take a local port, an ephemeral one if `port` is 0, on all our addresses or on one.
@@ -55,10 +63,15 @@ class Endpoint:
         if port in udp.ports:
             raise OSError(EADDRINUSE, "UDP port {} is in use: close its socket or choose another".format(port))
         port = port or udp.free_port()
-        self._ring = _allocate(self._size)
+        self.ring = _allocate(self._size)
         self.address = address
         self.port = port
+        words = self.words
+        words[E_SIZE] = self._size
+        words[E_PORT] = _halfword(port)
+        words[E_LOCAL] = as_word(address)
         udp.ports[port] = self
+        _chain(udp)
 
     def connect(self, remote, port):
         """Fix the peer (RFC 1122 section 4.1.3.5).
@@ -74,12 +87,16 @@ class Endpoint:
             self.bind()
         self.remote = bytes(remote)
         self.remote_port = port
+        self.words[E_REMOTE] = as_word(remote)
+        self.words[E_REMOTE_PORT] = _halfword(port)
         self.error = 0
+        self.target = None
 
-    def send(self, data, destination, port, now):
+    def send(self, data, destination, port, now, target=None):
         """Send `data` (bytes-like) as one datagram.
 
-        It goes to the address `destination` and `port`, or to the peer if `destination` is None.
+        It goes to the address `destination` and `port`, or to the peer if `destination` is None. What goes to the same
+        destination next may leave by `push`, if `target` is what the program calls it.
 
         Returns False when the transmit ring is full. Raises a pending error of the peer (OSError(ECONNREFUSED) after a
         port unreachable), OSError(EACCES) for a broadcast without SO_BROADCAST, OSError(EDESTADDRREQ) without
@@ -97,46 +114,54 @@ class Endpoint:
             self.bind()
         source = None if self.address == ANY else self.address
         ttl = self.group_ttl if destination[0] & 0xF0 == 0xE0 else self.ttl
-        return self.udp.send(self.port, destination, port, data, now, source, ttl, self.tos, self.loop)
+        ip = self.udp.ip
+        context = ip.link.pool.words
+        queued = context[fast.C_FRAMES_OUT]
+        sent = self.udp.send(self.port, destination, port, data, now, source, ttl, self.tos, self.loop)
+        self.target = None
+        if sent and context[fast.C_FRAMES_OUT] != queued:
+            neighbour = ip.arp.cache.get(ip.next_hop(destination))
+            if neighbour is not None and neighbour.tries == 0 and fast_udp.learn(context, self.words):
+                self.words[E_MOST] = ip.path_mtu(destination) - HEADER - _RECORD
+                self.words[E_EXPIRES] = ticks.add(neighbour.confirmed, AGE)
+                self.target = target
+        return sent
 
     def readable(self):
-        """Return True when `take` would return a datagram or raise."""
-        return self._used > 0 or self.error != 0
+        """Return True when a datagram or an error of the peer waits."""
+        return self.words[E_USED] > 0 or self.error != 0
 
     def next_length(self):
         """Return the number of bytes in the oldest waiting datagram, or -1 when none waits."""
-        if not self._used:
+        words = self.words
+        if not words[E_USED]:
             return -1
-        self._copy_out(0, self._record, 2)
-        return self._record[0] << 8 | self._record[1]
+        ring = self.ring
+        size = words[E_SIZE]
+        at = words[E_HEAD] + 6
+        return (ring[at % size] << 8 | ring[(at + 1) % size]) - _RECORD
+
+    def sender(self):
+        """Return (address, port) of the sender of the datagram that was taken last."""
+        record = bytes(memoryview(self.words)[fast_udp.E_RECORD : fast_udp.E_RECORD + 2])
+        return record[2:6], record[0] << 8 | record[1]
 
     def take(self, buffer, n, peek=False):
-        """Copy the oldest datagram to the start of `buffer`, at most `n` bytes of it; the rest is lost.
-
-        Allocates nothing. Returns the number of bytes copied, or -1 when no datagram waits; the sender is then in
-        `sender` and `sender_port`. With `peek` the datagram also stays. Raises a pending error of the peer when no
-        datagram waits.
-        """
-        if not self._used:
+        """Do as `pull` does, and raise a pending error of the peer when no datagram waits."""
+        n = self.pull(buffer, n, peek)
+        if n < 0:
             self.raise_error()
-            return -1
-        record = self._record
-        self._copy_out(0, record, _RECORD)
-        length = record[0] << 8 | record[1]
-        fast.copy(self.sender, record, 4, 0, 2)
-        self.sender_port = record[6] << 8 | record[7]
-        n = min(n, length)
-        self._copy_out(_RECORD, buffer, n)
-        if not peek:
-            length += _RECORD
-            self._head = (self._head + length) % self._size
-            self._used -= length
         return n
 
     def receive_into(self, buffer, n, peek=False):
         """Do as `take` does, but return (length, source, port), or None when no datagram waits."""
         n = self.take(buffer, n, peek)
-        return None if n < 0 else (n, bytes(self.sender), self.sender_port)
+        return None if n < 0 else (n,) + self.sender()
+
+    @property
+    def dropped(self):
+        """How many datagrams found no room."""
+        return self.words[E_DROPPED]
 
     @property
     def rcvbuf(self):
@@ -145,12 +170,18 @@ class Endpoint:
 
     @rcvbuf.setter
     def rcvbuf(self, size):
-        size = max(size, _RCVBUF_MIN, self._used)
-        if self._ring is not None:
+        words = self.words
+        used = words[E_USED]
+        size = max(size, _RCVBUF_MIN, used)
+        if self.ring is not None:
             ring = _allocate(size)
-            self._copy_out(0, ring, self._used)
-            self._ring = ring
-            self._head = 0
+            first = min(used, words[E_SIZE] - words[E_HEAD])
+            fast.copy(ring, self.ring, first, 0, words[E_HEAD])
+            fast.copy(ring, self.ring, used - first, first, 0)
+            self.ring = ring
+            words[E_SIZE] = size
+            words[E_HEAD] = 0
+            _chain(self.udp)
         self._size = size
 
     def raise_error(self):
@@ -160,13 +191,19 @@ class Endpoint:
             self.error = 0
             raise OSError(code)
 
+    def stop(self):
+        """Forget what waits, and receive nothing more."""
+        self.words[E_SIZE] = self.words[E_USED] = 0
+        self.ring = None
+        _chain(self.udp)
+
     def close(self):
         """Give the port and the memory back. Safe to call twice."""
         if self.port:
             del self.udp.ports[self.port]
         self.port = 0
-        self._ring = None
-        self._used = self._head = 0
+        self.target = None
+        self.stop()
 
     def receive(self, frame, start, end, source, port, destination, now):
         """Queue a datagram; see the top of udp.py."""
@@ -178,23 +215,25 @@ class Endpoint:
         if self.address != ANY and destination != self.address and not self._is_group(destination):
             self.udp.drops["port"] += 1
             return False
-        length = end - start
-        if self._size - self._used < _RECORD + length:
+        length = end - start + _RECORD
+        words = self.words
+        if words[E_SIZE] - words[E_USED] < length:
             self.udp.drops["full"] += 1
-            self.dropped += 1
+            words[E_DROPPED] += 1
             return True
-        record = self._record
-        record[0] = length >> 8
-        record[1] = length & 255
+        record = _record
+        record[0] = port >> 8
+        record[1] = port & 255
         fast.copy(record, source, 4, 2, 0)
-        record[6] = port >> 8
-        record[7] = port & 255
+        record[6] = length >> 8
+        record[7] = length & 255
         self._copy_in(record, 0, _RECORD)
-        self._copy_in(frame, start, length)
+        self._copy_in(frame, start, end - start)
         return True
 
     def failed(self, code, destination, port, now):
         """Keep an error of the peer for the next `send` or `take` (RFC 1122 section 4.1.3.3)."""
+        self.target = None
         if port == self.remote_port and destination == self.remote and code != EMSGSIZE:
             self.error = code
 
@@ -206,19 +245,35 @@ class Endpoint:
             raise OSError(EACCES, "set SO_BROADCAST before sending to a broadcast address")
 
     def _copy_in(self, source, start, n):
-        size = self._size
-        at = (self._head + self._used) % size
+        words = self.words
+        size = words[E_SIZE]
+        at = (words[E_HEAD] + words[E_USED]) % size
         first = min(n, size - at)
-        fast.copy(self._ring, source, first, at, start)
-        fast.copy(self._ring, source, n - first, 0, start + first)
-        self._used += n
+        fast.copy(self.ring, source, first, at, start)
+        fast.copy(self.ring, source, n - first, 0, start + first)
+        words[E_USED] += n
 
-    def _copy_out(self, skip, target, n):
-        size = self._size
-        at = (self._head + skip) % size
-        first = min(n, size - at)
-        fast.copy(target, self._ring, first, 0, at)
-        fast.copy(target, self._ring, n - first, first, 0)
+
+def _halfword(port):
+    return port >> 8 | (port & 255) << 8
+
+
+def _chain(udp):
+    # Shows the fast path the endpoints that have a port.
+    pool = udp.ip.link.pool
+    queues = []
+    words = pool.words
+    at = fast.C_ENDPOINT
+    for owner in udp.ports.values():
+        if isinstance(owner, Endpoint):
+            fast.point(words, at, owner.words)
+            words = owner.words
+            at = fast_udp.E_NEXT
+            words[E_SLOT] = len(queues)
+            queues.append(owner.ring)
+    words[at] = words[at + 1] = 0
+    pool.objects[fast.O_QUEUES] = queues
+    pool.objects[fast.O_DATAGRAMS] = fast_udp.receive
 
 
 def _allocate(size):

@@ -94,8 +94,12 @@ C_ON_POLL = const(40)  # somebody wants to know of every poll
 C_LOOPS = const(41)  # packets to ourselves wait
 C_DMA_RX = const(42)  # where a driver that plays the DMA is in the rings
 C_DMA_TX = const(43)
-C_WORDS = const(44)
-C_FRAMES = const(44)  # from here on the address of each frame, receive frames first
+C_ENDPOINT = const(44)  # address of the first UDP endpoint's words (see fast_udp.py), 0 without
+C_BROADCAST = const(46)  # our network's broadcast address, as C_ADDRESS
+C_NEIGHBOURS = const(47)  # changes when a neighbour has another MAC address, or all are forgotten
+C_DROP_DATAGRAM_FULL = const(48)
+C_WORDS = const(49)
+C_FRAMES = const(49)  # from here on the address of each frame, receive frames first
 
 # Members of `objects`.
 O_FRAMES = const(0)
@@ -109,7 +113,9 @@ O_SND = const(7)
 O_DMA = const(8)  # moves frames between cable and rings where no hardware does, or None
 O_TRANSMIT = const(9)  # the driver's transmit() and refill()
 O_REFILL = const(10)
-O_COUNT = const(11)
+O_DATAGRAMS = const(11)  # takes UDP datagrams, once there is an endpoint: fast_udp.receive()
+O_QUEUES = const(12)  # what has arrived for each endpoint
+O_COUNT = const(13)
 
 # Control block words.
 STATE = const(0)
@@ -476,7 +482,7 @@ def receive(words, objects, now: int, most: int) -> int:
         i = c[C_RX_NEXT]
         d = ptr32(ring + (i << 5))
         w = d[0]
-        if w >> 31 & 1 or most == 0:
+        if w >> 31 & 1 or most <= 0:
             return 0
         most -= 1
         c[C_FRAMES_IN] += 1
@@ -490,6 +496,12 @@ def receive(words, objects, now: int, most: int) -> int:
         f = ptr8(h)
         # Fast: IPv4 (0x0800) with a header of 5 words, TCP, no fragment, to our address.
         if c[C_EVERY_FRAME_SLOW] or n < 54 or h[6] != 0x0008 or f[14] != 0x45 or f[23] != 6 or h[10] & 0xFFBF:
+            if f[23] == 17 and c[C_ENDPOINT]:
+                n = int(objects[O_DATAGRAMS](words, objects))
+                if n:
+                    c[C_FRAMES_IN] -= 1
+                    most -= n - 1
+                    continue
             return i + 1
         end = 14 + (f[16] << 8 | f[17])
         if end > n or end < 54 or (h[15] | h[16] << 16) != c[C_ADDRESS]:

@@ -75,7 +75,9 @@ class IP:
             self.broadcast = bytes(address[i] | ~netmask[i] & 0xFF for i in range(4))
         self.arp.address = address
         self.arp.flush()
-        self.link.pool.words[fast.C_ADDRESS] = address[0] | address[1] << 8 | address[2] << 16 | address[3] << 24
+        words = self.link.pool.words
+        words[fast.C_ADDRESS] = as_word(address)
+        words[fast.C_BROADCAST] = as_word(self.broadcast)
 
     def is_broadcast(self, address):
         """True for 255.255.255.255 and for the broadcast address of our network."""
@@ -256,6 +258,11 @@ class IP:
         handler = self.errors.get(packet[9])
         if handler is not None:
             handler(EHOSTUNREACH, bytes(packet[16:20]), bytes(packet[HEADER : HEADER + 8]), now)
+
+
+def as_word(address):
+    """Returns an address as two little-endian halfwords of the frame."""
+    return address[0] | address[1] << 8 | address[2] << 16 | address[3] << 24
 
 
 def parse_address(text):

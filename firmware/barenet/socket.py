@@ -103,6 +103,7 @@ _RING_FULL = const(5_000)  # ms that a datagram waits for a free transmit descri
 _LINE = const(128)
 _PROTOCOLS = {SOCK_STREAM: IPPROTO_TCP, SOCK_DGRAM: IPPROTO_UDP}
 _REUSE = const(SOL_SOCKET << 16 | SO_REUSEADDR)
+_PEER = object()  # what sendto() calls the peer of connect()
 _BUFFERS = (bytes, bytearray, memoryview)
 
 _open = []  # by descriptor, the socket; None where it is free
@@ -445,7 +446,9 @@ class socket(io.IOBase):
         if self._endpoint is not None:
             if self._endpoint.remote is None:
                 raise OSError(ENOTCONN, "this socket is not connected")
-            self._read_closed = self._read_closed or how != SHUT_WR
+            if how != SHUT_WR:
+                self._read_closed = True
+                self._endpoint.stop()
             return
         connection = self._connected()
         if not _opened(connection) or connection.state == CLOSED:
@@ -530,13 +533,17 @@ class socket(io.IOBase):
         flags: MSG_PEEK leaves it there, MSG_DONTWAIT does not wait.
         Raises OSError: EAGAIN, ETIMEDOUT, ENOTCONN, ECONNRESET …, the connection's error once.
         """
-        if n <= 0 and self._endpoint is None:
+        endpoint = self._endpoint
+        if n <= 0 and endpoint is None:
             return b""
         timeout = 0 if flags & MSG_DONTWAIT else self._receive_ms
         ready = self._arrived(timeout)
         if ready < 0:
             _late(timeout)
         buffer = bytearray(min(max(n, 0), ready))
+        if endpoint is not None:
+            endpoint.pull(buffer, -1, flags & MSG_PEEK)
+            return bytes(buffer)
         self._take(buffer, 0, len(buffer), flags & MSG_PEEK)
         return bytes(buffer)
 
@@ -546,8 +553,16 @@ class socket(io.IOBase):
 
     def recv_into(self, buffer, n=0, flags=0):
         """Does as recv(), into `buffer`; n = 0 is its length. Returns how many bytes."""
+        endpoint = self._endpoint
+        if endpoint is not None:
+            count = endpoint.pull(buffer, n or -1, flags & MSG_PEEK)
+            if count < 0:
+                self._stack.poll()
+                count = endpoint.pull(buffer, n or -1, flags & MSG_PEEK)
+            if count >= 0:
+                return count
         n = _room(buffer, n or -1)
-        if n == 0 and self._endpoint is None:
+        if n == 0 and endpoint is None:
             return 0
         timeout = 0 if flags & MSG_DONTWAIT else self._receive_ms
         if self._arrived(timeout) < 0:
@@ -586,6 +601,11 @@ class socket(io.IOBase):
 
     def readinto(self, buffer, n=-1):
         """Does as read(), into `buffer`, at most n bytes. Returns how many."""
+        endpoint = self._endpoint
+        if endpoint is not None and n and len(buffer):
+            count = endpoint.pull(buffer, n, 0)
+            if count >= 0:
+                return count
         n = _room(buffer, n)
         timeout = self._receive_ms
         done = 0
@@ -642,12 +662,11 @@ class socket(io.IOBase):
         shutdown(SHUT_WR) or once the peer is gone; UDP: EDESTADDRREQ without a peer, EMSGSIZE, ECONNREFUSED when an
         earlier datagram found no receiver.
         """
+        if self._endpoint is not None:
+            return self.sendto(data, flags, _PEER)
         data = _data(data)
         n = len(data)
         timeout = 0 if flags & MSG_DONTWAIT else self._send_ms
-        if self._endpoint is not None:
-            self._check()
-            return self._send_datagram(data, None, 0, timeout)
         if n == 0:
             self._connected()
             return 0
@@ -677,23 +696,18 @@ class socket(io.IOBase):
         CPython's sendto(data, flags, address) works, too. Raises OSError: EMSGSIZE, EHOSTUNREACH, EACCES for a
         broadcast without SO_BROADCAST …
         """
-        data = _data(data)
         timeout = self._send_ms
         if _address is not None:
             timeout = 0 if address & MSG_DONTWAIT else timeout
             address = _address
-        self._check()
-        if self._endpoint is None:
+        endpoint = self._endpoint
+        if endpoint is None:
             return self.send(data)
-        if address != self._target:
-            host, port = _resolve(self._stack, address)
-            # A name may have another address the next time; a dotted quad is not parsed for each datagram.
-            self._target = tuple(address) if text(host) == address[0] else None
-            self._target_address = host
-        else:
-            host = self._target_address
-            port = address[1]
-        return self._send_datagram(data, host, port, timeout)
+        if address == endpoint.target:
+            n = endpoint.push(data, self._stack)
+            if n >= 0:
+                return n
+        return self._send_datagram(_data(data), address, timeout)
 
     def write(self, data, offset=None, n=None):
         """Hands over all of `data`, and returns how many bytes.
@@ -909,7 +923,7 @@ class socket(io.IOBase):
         stack.enter()
         try:
             if self._endpoint is not None:
-                return 0 if self._read_closed else max(self._endpoint.take(buffer, n, peek), 0)
+                return max(self._endpoint.pull(buffer, n, peek), 0)
             connection = self._connection
             n = connection.read(buffer, n, peek, at)
             if connection.tcb[fast.FLAGS] & fast.FLAG_ACK_NOW:
@@ -937,14 +951,29 @@ class socket(io.IOBase):
             raise OSError(EPIPE, "this direction of the connection is closed")
         return n
 
-    def _send_datagram(self, data, host, port, timeout):
+    def _send_datagram(self, data, address, timeout):
+        self._check()
         endpoint = self._endpoint
         stack = self._stack
+        host = None
+        port = 0
+        if address is _PEER:
+            target = address
+        else:
+            if address != self._target:
+                host, port = _resolve(stack, address)
+                # A name may have another address the next time; a dotted quad is not parsed for each datagram.
+                self._target = tuple(address) if text(host) == address[0] else None
+                self._target_address = host
+            else:
+                host = self._target_address
+                port = address[1]
+            target = self._target
         end = ticks.add(stack.now(), _RING_FULL if timeout < 0 else timeout)
         while True:
             stack.enter()
             try:
-                sent = endpoint.send(data, host, port, stack.now())
+                sent = endpoint.send(data, host, port, stack.now(), target)
             finally:
                 stack.leave()
             if sent:
@@ -961,7 +990,11 @@ class socket(io.IOBase):
     def _sender(self):
         if self._endpoint is None:
             return self.getpeername()
-        return (text(self._endpoint.sender), self._endpoint.sender_port)
+        source = self._endpoint.source
+        if source == 0:
+            address, port = self._endpoint.sender()
+            source = self._endpoint.source = (text(address), port)
+        return source
 
     def _take_error(self):
         # The error is told once. The object that ends with it belongs to this socket alone.

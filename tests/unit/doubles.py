@@ -26,6 +26,7 @@ class Cable:
         self.handlers = {}
         self.pool = self
         self.words = array("I", bytes(4 * fast.C_WORDS))
+        self.objects = [None] * fast.O_COUNT
         self.sent = []
         self.full = False
 
