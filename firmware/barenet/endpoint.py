@@ -12,6 +12,7 @@ from micropython import const
 _RECORD = const(8)  # as long as the UDP header: see the top of fast_udp.py
 _RCVBUF_MIN = const(256)
 
+_NOBODY = object()
 _record = bytearray(_RECORD)
 
 
@@ -22,8 +23,7 @@ class Endpoint:
     8 bytes. A datagram that does not fit is dropped and counted. Nothing is allocated for a datagram that arrives or is
     taken.
 
-    words: array('I'), named in fast_udp.py. target: what the program calls the destination that `push` sends to, None
-    while there is none. source: what it calls the sender of the datagram that was taken last; 0 after another.
+    words: array('I'), named in fast_udp.py. target: what the program calls the destination that `push` sends to. source: what it calls the sender of the datagram that was taken last; 0 after another.
     """
 
     pull = fast_udp.pull
@@ -41,7 +41,7 @@ class Endpoint:
         self.group_ttl = 1  # IP_MULTICAST_TTL
         self.loop = True  # IP_MULTICAST_LOOP
         self.error = 0
-        self.target = None
+        self.target = _NOBODY
         self.source = 0
         self.words = array("I", bytes(4 * fast_udp.E_WORDS))
         self.ring = None
@@ -90,7 +90,7 @@ class Endpoint:
         self.words[E_REMOTE] = as_word(remote)
         self.words[E_REMOTE_PORT] = _halfword(port)
         self.error = 0
-        self.target = None
+        self.forget()
 
     def send(self, data, destination, port, now, target=None):
         """Send `data` (bytes-like) as one datagram.
@@ -118,13 +118,13 @@ class Endpoint:
         context = ip.link.pool.words
         queued = context[fast.C_FRAMES_OUT]
         sent = self.udp.send(self.port, destination, port, data, now, source, ttl, self.tos, self.loop)
-        self.target = None
+        self.forget()
         if sent and context[fast.C_FRAMES_OUT] != queued:
             neighbour = ip.arp.cache.get(ip.next_hop(destination))
             if neighbour is not None and neighbour.tries == 0 and fast_udp.learn(context, self.words):
                 self.words[E_MOST] = ip.path_mtu(destination) - HEADER - _RECORD
                 self.words[E_EXPIRES] = ticks.add(neighbour.confirmed, AGE)
-                self.target = target
+                self.target = _NOBODY if target is None else target
         return sent
 
     def readable(self):
@@ -191,6 +191,10 @@ class Endpoint:
             self.error = 0
             raise OSError(code)
 
+    def forget(self):
+        """Let the next datagram go through `send`: a setting has changed."""
+        self.target = _NOBODY
+
     def stop(self):
         """Forget what waits, and receive nothing more."""
         self.words[E_SIZE] = self.words[E_USED] = 0
@@ -202,7 +206,7 @@ class Endpoint:
         if self.port:
             del self.udp.ports[self.port]
         self.port = 0
-        self.target = None
+        self.forget()
         self.stop()
 
     def receive(self, frame, start, end, source, port, destination, now):
@@ -233,7 +237,7 @@ class Endpoint:
 
     def failed(self, code, destination, port, now):
         """Keep an error of the peer for the next `send` or `take` (RFC 1122 section 4.1.3.3)."""
-        self.target = None
+        self.forget()
         if port == self.remote_port and destination == self.remote and code != EMSGSIZE:
             self.error = code
 

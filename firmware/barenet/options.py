@@ -186,7 +186,7 @@ def apply(sock):
         if connection.remote is not None:
             connection.keep(sock._stack.now())
     if endpoint is not None:
-        endpoint.target = None
+        endpoint.forget()
         endpoint.broadcast = bool(_option(sock, SO_BROADCAST))
         endpoint.group_ttl = _option(sock, IP_MULTICAST_TTL, IPPROTO_IP)
         endpoint.loop = _option(sock, IP_MULTICAST_LOOP, IPPROTO_IP) != 0
