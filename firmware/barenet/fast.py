@@ -64,7 +64,7 @@ C_ADDRESS = const(7)  # our IPv4 address as two little-endian halfwords of the f
 C_EVERY_FRAME_SLOW = const(8)  # tracing: plain Python sees each frame
 C_SEGMENT = const(9)  # offset of the TCP header of the segment in hand
 C_SEGMENT_END = const(10)
-C_OUTPUT = const(11)  # some connection has FLAG_OUTPUT set
+C_OUTPUT = const(11)  # slot + 1 of the connection that has FLAG_OUTPUT set, or SEVERAL
 C_NEXT_TIMER = const(12)  # no connection timer expires before this time
 C_SETTLE = const(13)  # plain Python must look at some connection: FIN_IN, FIN_ACKED or ROUND is set
 C_NOW = const(14)  # the last time seen
@@ -87,8 +87,16 @@ C_RX_RING = const(29)
 C_TX_RING = const(31)
 C_KEYS = const(33)
 C_LOOKUP = const(35)
-C_WORDS = const(37)
-C_FRAMES = const(37)  # from here on the address of each frame, receive frames first
+C_ENTERED = const(37)  # protocol state is being changed: a poll() from a timer does nothing
+C_DRIVER_AT = const(38)  # when the driver wants to look at its hardware again
+C_SLOW_AT = const(39)  # when timers of a second or more are looked at again
+C_ON_POLL = const(40)  # somebody wants to know of every poll
+C_LOOPS = const(41)  # packets to ourselves wait
+C_DMA = const(42)  # 0, or no hardware moves frames between cable and rings, but O_DMA and the driver's transmit()
+C_DMA_RX = const(43)  # where it is in the rings
+C_DMA_TX = const(44)
+C_WORDS = const(45)
+C_FRAMES = const(45)  # from here on the address of each frame, receive frames first
 
 # Members of `objects`.
 O_FRAMES = const(0)
@@ -99,7 +107,10 @@ O_KEYS = const(4)  # two words a slot: remote address, ports, as they stand in a
 O_TCBS = const(5)  # lists, indexed by slot
 O_RCV = const(6)
 O_SND = const(7)
-O_COUNT = const(8)
+O_DMA = const(8)  # a function of words and objects, see C_DMA
+O_TRANSMIT = const(9)  # the driver's transmit() and refill()
+O_REFILL = const(10)
+O_COUNT = const(11)
 
 # Control block words.
 STATE = const(0)
@@ -219,6 +230,9 @@ FLAG_TIMERS = const(0x60180)  # RTX, PERSIST, REORDER, TAIL
 ARRIVED_DATA = const(2)
 ARRIVED_REFUSED = const(4)  # not acceptable: answered with an ACK
 
+SEVERAL = const(0xFF)
+FRAMES_A_POLL = const(64)  # a flood must not keep the program from running
+_BURSTS_A_POLL = const(16)  # of transmit frames
 ACK_DELAY = const(40)  # ms
 RTO_MIN = const(200)  # ms
 RTO_MAX = const(60000)
@@ -1363,7 +1377,7 @@ def output(words, objects, slot: int, now: int) -> int:
         ring = ptr32(objects[O_TX_RING])
         if ring[i << 3] >> 31 & 1:
             c[C_TX_FULL] = 1
-            c[C_OUTPUT] = 1
+            c[C_OUTPUT] = slot + 1 if c[C_OUTPUT] == 0 or c[C_OUTPUT] == slot + 1 else SEVERAL
             t[FLAGS] = flags | FLAG_OUTPUT
             if news:
                 start_timer(words, tcb, now)
@@ -1649,3 +1663,121 @@ def write(objects, slot: int, buffer, start: int, n: int) -> int:
     t[SND_LEN] += n
     t[FLAGS] |= FLAG_OUTPUT
     return n
+
+
+@micropython.viper
+def resume(words, objects, now: int) -> int:
+    """Sends for the connections that have waited for a free transmit descriptor. Returns 1 when one is left to plain Python."""
+    c = ptr32(words)
+    tcbs = objects[O_TCBS]
+    slot = c[C_OUTPUT] - 1
+    end = slot + 1
+    if end == SEVERAL:
+        slot = 0
+        end = int(len(tcbs))
+    c[C_OUTPUT] = 0
+    left = 0
+    while slot < end:
+        t = ptr32(tcbs[slot])
+        if t[FLAGS] & (FLAG_OUTPUT | FLAG_ACK_NOW) and t[STATE] >= ESTABLISHED:
+            if t[FLAGS] & FLAG_LOOP:
+                left = 1
+            else:
+                output(words, objects, slot, now)
+                if c[C_TX_FULL]:
+                    if slot + 1 < end:
+                        c[C_OUTPUT] = SEVERAL
+                    break
+        slot += 1
+    if left:
+        c[C_OUTPUT] = SEVERAL
+    return left
+
+
+def bind(stack):
+    """Returns the functions poll, enter, leave and flush of a stack (see there).
+
+    They find words, objects and clock as the variables of a closure: an attribute of the stack costs 150 instructions, a method 250 more.
+    """
+    words = stack.words
+    objects = stack.objects
+    clock = stack.clock
+
+    @micropython.viper
+    def flush():
+        c = ptr32(words)
+        c[C_TX_FULL] = 0
+        if c[C_TX_QUEUED]:
+            if c[C_EVERY_FRAME_SLOW]:
+                stack.show_sent()
+            c[C_TX_QUEUED] = 0
+            objects[O_TRANSMIT]()
+
+    @micropython.viper
+    def enter():
+        c = ptr32(words)
+        if c[C_ENTERED]:
+            stack.busy()
+        c[C_ENTERED] = 1
+
+    @micropython.viper
+    def leave():
+        c = ptr32(words)
+        c[C_ENTERED] = 0
+        c[C_TX_FULL] = 0
+        if c[C_TX_QUEUED]:
+            flush()
+
+    @micropython.viper
+    def poll():
+        # Nothing interrupts viper, so C_ENTERED is set by plain Python only.
+        c = ptr32(words)
+        if c[C_ENTERED]:
+            return
+        now = int(clock()) & _MASK30
+        k = now - c[C_NOW] & _MASK30
+        if k >> 29 == 0:
+            c[C_CLOCK] += k
+            c[C_NOW] = now
+        left = FRAMES_A_POLL
+        while True:
+            if c[C_DMA]:
+                objects[O_DMA](words, objects)
+            ring = ptr32(c[C_RX_RING] | c[C_RX_RING + 1] << 32)
+            if ring[c[C_RX_NEXT] << 3] >> 31 & 1:
+                break
+            k = 1
+            while k and c[C_RX_RETURNED] < left:
+                k = int(receive(words, objects, now, left - c[C_RX_RETURNED]))
+                if k > 0:
+                    stack.take(now, k)
+                if c[C_TX_FULL]:
+                    flush()
+            k = c[C_RX_RETURNED]
+            left -= k
+            c[C_RX_RETURNED] = 0
+            objects[O_REFILL]()
+            if k < c[C_RX_COUNT] or left <= 0:
+                break
+        if c[C_TX_QUEUED]:
+            flush()
+        due = c[C_SETTLE] | c[C_LOOPS]
+        if c[C_OUTPUT]:
+            if c[C_EVERY_FRAME_SLOW]:
+                due = 1
+            else:
+                ring = ptr32(c[C_TX_RING] | c[C_TX_RING + 1] << 32)
+                k = _BURSTS_A_POLL
+                while k and c[C_OUTPUT] and ring[c[C_TX_NEXT] << 3] >> 31 & 1 == 0:
+                    due |= int(resume(words, objects, now))
+                    flush()
+                    k -= 1
+        if (now - c[C_NEXT_TIMER]) >> 29 & 1 == 0 and int(expired(words, objects, 0, now)) >= 0:
+            c[C_NEXT_TIMER] = now
+            due = 1
+        if due or (now - c[C_SLOW_AT]) >> 29 & 1 == 0 or (now - c[C_DRIVER_AT]) >> 29 & 1 == 0:
+            stack.run(now)
+        if c[C_ON_POLL]:
+            stack.on_poll()
+
+    return poll, enter, leave, flush

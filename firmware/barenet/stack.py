@@ -14,8 +14,6 @@ from barenet.tcp import TCP
 from barenet.udp import UDP
 from micropython import const
 
-_FRAMES_A_POLL = const(64)  # a flood must not keep the program from running
-_ROUNDS_A_POLL = const(8)
 _LOAD_AGAIN_MS = const(1000)
 _SLOW_MS = const(50)  # how often timers of a second or more are looked at
 
@@ -34,6 +32,15 @@ class Stack:
 
     receive, transmit: frames in each ring. hostname: sent by DHCP. clock(): milliseconds, any origin, wrapping at 2**30 or beyond.
     on_link(up), on_poll(): callbacks for the layer above, None where it has none.
+
+    Once it has started it has four functions more, all of them viper (fast.bind()):
+
+    poll(): drains the rings, runs what is due and sends what may leave. Does nothing inside enter() … leave() or itself. An idle poll, and
+    one that meets only segments of open connections, never comes to plain Python.
+    enter(): begins a change of protocol state: until leave() a poll() from a timer does nothing. Raises OSError(EAGAIN) for a callback that
+    interrupts such a change and wants to make another.
+    leave(): ends what enter() began, and sends what was queued.
+    flush(): hands queued transmit frames to the driver.
     """
 
     def __init__(self, driver, receive=8, transmit=4, hostname="barenet", clock=time.ticks_ms):
@@ -45,7 +52,6 @@ class Stack:
         self.objects = self.pool.objects
         self.link = Ethernet(self.pool, driver.mac)
         self.arp = ARP(self.link)
-        self.link.flush = self.flush
         self.link.filter = driver.filter
         self.ip = IP(self.link, self.arp)
         self.icmp = ICMP(self.ip)
@@ -63,12 +69,14 @@ class Stack:
         self.observer = None
         self.link_up = False
         self.on_link = None
-        self.on_poll = None
         self.errors = 0
         self.last_error = None
-        self._entered = False
-        self._slow_at = 0
+        self.on_poll = None  # called by poll() while C_ON_POLL is set
         self._seen = 0
+        objects = self.objects
+        objects[fast.O_DMA] = getattr(driver, "dma", None)
+        objects[fast.O_TRANSMIT] = driver.transmit
+        objects[fast.O_REFILL] = driver.refill
 
     @property
     def resolver(self):
@@ -82,8 +90,9 @@ class Stack:
     @property
     def dhcp(self):
         """The DHCP client. While a lease needs no attention only its attributes stay in memory; this loads the rest again."""
-        entered = self._entered
-        self._entered = True  # a poll() from a timer would load or unload it meanwhile
+        words = self.words
+        entered = words[fast.C_ENTERED]
+        words[fast.C_ENTERED] = 1  # a poll() from a timer would load or unload it meanwhile
         try:
             client = self._dhcp
             if client is None:
@@ -94,7 +103,7 @@ class Stack:
                     self._dhcp_state = None
                 self._dhcp = client
         finally:
-            self._entered = entered
+            words[fast.C_ENTERED] = entered
         return client
 
     def _unload_dhcp(self):
@@ -105,9 +114,12 @@ class Stack:
     def start(self):
         """Starts the driver and makes this the running stack. Raises OSError when the driver cannot start."""
         global _running
+        self.poll, self.enter, self.leave, self.flush = fast.bind(self)
+        self.link.flush = self.flush
         self.driver.start(self.pool)
         self.link_up = False
-        self.words[fast.C_NEXT_TIMER] = self._slow_at = self.now()
+        words = self.words
+        words[fast.C_NEXT_TIMER] = words[fast.C_SLOW_AT] = words[fast.C_DRIVER_AT] = self.now()
         self._seen = 0
         _running = self
 
@@ -130,33 +142,9 @@ class Stack:
         """Returns the time in ms modulo 2**30."""
         return self.clock() & 0x3FFFFFFF
 
-    def enter(self):
-        """Begins a change of protocol state: until leave() a poll() from a timer does nothing.
-
-        Raises OSError(EAGAIN) for a callback that interrupts such a change and wants to make another.
-        """
-        if self._entered:
-            raise OSError(EAGAIN, "the stack is busy: a callback may use sockets only when no socket call is interrupted")
-        self._entered = True
-
-    def leave(self):
-        """Ends what enter() began, and sends what was queued."""
-        try:
-            self.flush()
-        finally:
-            self._entered = False
-
-    def poll(self):
-        """Drains every waiting frame, runs what is due and sends what may leave. Does nothing inside enter() … leave() or itself."""
-        if self._entered:
-            return
-        try:
-            self._entered = True
-            self._run(self.now())
-        finally:
-            self._entered = False
-        if self.on_poll is not None:
-            self.on_poll()
+    def busy(self):
+        """Raises what enter() raises."""
+        raise OSError(EAGAIN, "the stack is busy: a callback may use sockets only when no socket call is interrupted")
 
     def wait(self, ms):
         """Sleeps until a frame may be waiting, at most ms."""
@@ -192,46 +180,45 @@ class Stack:
         finally:
             late.drop("counters")
 
-    def _run(self, now):
+    def take(self, now, k):
+        """Takes frame k - 1 of the receive ring, which is plain Python's to handle, and gives it back."""
         words = self.words
-        objects = self.objects
-        driver = self.driver
-        frames = self.pool.frames
-        for _ in range(_ROUNDS_A_POLL):
-            driver.poll(now)
-            k = fast.receive(words, objects, now, _FRAMES_A_POLL)
-            while k:
-                if k > 0:
-                    self._input(frames[k - 1], fast.received_length(words, objects), now)
-                    fast.release(words, objects)
-                if k < 0 or words[fast.C_TX_FULL]:
-                    self.flush()
-                k = fast.receive(words, objects, now, _FRAMES_A_POLL) if words[fast.C_RX_RETURNED] < _FRAMES_A_POLL else 0
-            if words[fast.C_RX_RETURNED] == 0:
-                break
-            words[fast.C_RX_RETURNED] = 0
-            driver.refill()
-            self.flush()
         try:
-            looped = self.ip.looped
-            for _ in range(len(looped)):
-                frame = looped.pop(0)
-                self.ip.input(memoryview(frame), len(frame), now, True)
-            self.tcp.poll(now)
-            if ticks.reached(now, self._slow_at):
-                self._slow_at = ticks.add(now, _SLOW_MS)
-                self._slow(now)
-        except Exception as e:
-            self._count(e)
-        self.flush()
-
-    def _input(self, frame, length, now):
-        try:
+            words[fast.C_ENTERED] = 1
+            frame = self.pool.frames[k - 1]
+            length = fast.received_length(words, self.objects)
             if self.observer is not None:
                 self.observer.received(frame, length, now)
             self.link.input(frame, length, now)
         except Exception as e:
             self._count(e)
+        finally:
+            fast.release(words, self.objects)
+            words[fast.C_ENTERED] = 0
+
+    def run(self, now):
+        """Runs what poll() leaves to plain Python."""
+        words = self.words
+        try:
+            words[fast.C_ENTERED] = 1
+            if ticks.reached(now, words[fast.C_DRIVER_AT]):
+                words[fast.C_DRIVER_AT] = ticks.add(now, _SLOW_MS)  # a driver that wants to look at another time says so there
+                self.driver.poll(now)
+            if words[fast.C_LOOPS]:
+                looped = self.ip.looped
+                for _ in range(len(looped)):
+                    frame = looped.pop(0)
+                    self.ip.input(memoryview(frame), len(frame), now, True)
+                words[fast.C_LOOPS] = len(looped)
+            self.tcp.poll(now)
+            if ticks.reached(now, words[fast.C_SLOW_AT]):
+                words[fast.C_SLOW_AT] = ticks.add(now, _SLOW_MS)
+                self._slow(now)
+        except Exception as e:
+            self._count(e)
+        finally:
+            words[fast.C_ENTERED] = 0
+        self.flush()
 
     def _count(self, e):
         # Most likely MemoryError: the heap is full, or locked by the program. The frame counts as lost, the peer repeats it.
@@ -271,17 +258,8 @@ class Stack:
         else:
             self.configure(lease.address, lease.netmask, lease.gateway, lease.dns, lease.mtu)
 
-    def flush(self):
-        """Hands queued transmit frames to the driver."""
-        words = self.words
-        words[fast.C_TX_FULL] = 0
-        if words[fast.C_TX_QUEUED]:
-            if self.observer is not None:
-                self._show_sent()
-            words[fast.C_TX_QUEUED] = 0
-            self.driver.transmit()
-
-    def _show_sent(self):
+    def show_sent(self):
+        """Shows the observer the transmit frames that are queued."""
         pool = self.pool
         for _ in range(self.words[fast.C_TX_QUEUED]):
             i = self._seen
