@@ -29,6 +29,7 @@ class Pool:
         self.tx_ring = array("I", [0] * (transmit * DESCRIPTOR_WORDS))
         self.words = array("I", [0] * (fast.C_WORDS + 2 * (receive + transmit)))
         self.objects = [None] * fast.O_COUNT
+        self.objects[fast.O_WORDS] = self.words
         self.objects[fast.O_FRAMES] = self.frames
         self.objects[fast.O_RX_RING] = self.rx_ring
         self.objects[fast.O_TX_RING] = self.tx_ring

@@ -919,8 +919,20 @@ class socket(io.IOBase):
             stack.leave()
 
     def _put(self, data, at, n, timeout):
-        # Waits for room in the send buffer and copies at most n bytes of data[at:] into it; returns how many, or -1
-        # when there was none in time.
+        # Copies at most n bytes of data[at:] into the send buffer and sends what may leave; returns how many, or -1
+        # when there was no room in time.
+        stack = self._stack
+        connection = self._connection
+        if connection is not None:
+            done = fast.put(data, stack.words, stack, connection.slot, at, n)
+            if done == 0 and timeout:
+                stack.poll()
+                done = fast.put(data, stack.words, stack, connection.slot, at, n)
+            if done > 0:
+                return done
+        return self._put_slowly(data, at, n, timeout)
+
+    def _put_slowly(self, data, at, n, timeout):
         connection = self._connected()
         if not self._wait(_writable, connection, timeout):
             return -1

@@ -201,7 +201,7 @@ class Stack:
         words = self.words
         try:
             words[fast.C_ENTERED] = 1
-            if ticks.reached(now, words[fast.C_DRIVER_AT]):
+            if (words[fast.C_DRIVER_AT] - now - 1 & 0x3FFFFFFF) >> fast.SOON:
                 words[fast.C_DRIVER_AT] = ticks.add(now, _SLOW_MS)  # a driver that wants to look at another time says so there
                 self.driver.poll(now)
             if words[fast.C_LOOPS]:
@@ -211,7 +211,7 @@ class Stack:
                     self.ip.input(memoryview(frame), len(frame), now, True)
                 words[fast.C_LOOPS] = len(looped)
             self.tcp.poll(now)
-            if ticks.reached(now, words[fast.C_SLOW_AT]):
+            if (words[fast.C_SLOW_AT] - now - 1 & 0x3FFFFFFF) >> fast.SOON:
                 words[fast.C_SLOW_AT] = ticks.add(now, _SLOW_MS)
                 self._slow(now)
         except Exception as e:

@@ -9,13 +9,14 @@ import os
 from array import array
 
 import ffi
+import micropython
 from barenet import fast
 from barenet.driver import mac_address
 from barenet.errors import ENODEV
 from micropython import const
 
 _POLLIN = const(1)
-_FAR = const(0x1FFFFFFE)
+_FAR = const(60_000)  # ms
 _libc = ffi.open("libc.so.6")
 _read = _libc.func("i", "read", "ipi")
 _write = _libc.func("i", "write", "ipi")

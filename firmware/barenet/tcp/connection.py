@@ -229,7 +229,7 @@ class Connection:
         if self.tcb[FLAGS] & fast.FLAG_LOOP:
             sent = self._loop(now)
         else:
-            sent = fast.output(self.tcp.words, self.tcp.objects, self.slot, now)
+            sent = fast.output(self.tcp.words, now, self.tcp.objects, self.slot)
         if sent and observer is not None:
             observer.changed("send", self, before)
 
@@ -240,7 +240,7 @@ class Connection:
         sent = 0
         while len(ip.looped) < _LOOPED:
             i = words[fast.C_TX_NEXT]
-            if not fast.output(words, self.tcp.objects, self.slot, now):
+            if not fast.output(words, now, self.tcp.objects, self.slot):
                 return sent
             sent += 1
             pool = ip.link.pool
