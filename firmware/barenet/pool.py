@@ -32,6 +32,7 @@ class Pool:
         self.objects[fast.O_FRAMES] = self.frames
         self.objects[fast.O_RX_RING] = self.rx_ring
         self.objects[fast.O_TX_RING] = self.tx_ring
+        self.objects[fast.O_WORDS] = self.words
         self.words[fast.C_RX_COUNT] = receive
         self.words[fast.C_TX_COUNT] = transmit
 
@@ -46,6 +47,7 @@ class Pool:
         for _ in range(self.receive):
             fast.release(words, self.objects)
         words[fast.C_RX_RETURNED] = 0
+        words[fast.C_FRAMES_IN] -= self.receive
 
     def _point(self):
         # At each start: the driver may have put the frames elsewhere.

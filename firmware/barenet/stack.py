@@ -199,14 +199,14 @@ class Stack:
         frames = self.pool.frames
         for _ in range(_ROUNDS_A_POLL):
             driver.poll(now)
-            k = fast.receive(words, objects, now, _FRAMES_A_POLL)
+            k = fast.receive(words, now, objects, _FRAMES_A_POLL)
             while k:
                 if k > 0:
                     self._input(frames[k - 1], fast.received_length(words, objects), now)
                     fast.release(words, objects)
                 if k < 0 or words[fast.C_TX_FULL]:
                     self.flush()
-                k = fast.receive(words, objects, now, _FRAMES_A_POLL) if words[fast.C_RX_RETURNED] < _FRAMES_A_POLL else 0
+                k = fast.receive(words, now, objects, _FRAMES_A_POLL) if words[fast.C_RX_RETURNED] < _FRAMES_A_POLL else 0
             if words[fast.C_RX_RETURNED] == 0:
                 break
             words[fast.C_RX_RETURNED] = 0
