@@ -87,13 +87,20 @@ C_RX_RING = const(29)
 C_TX_RING = const(31)
 C_KEYS = const(33)
 C_LOOKUP = const(35)
-C_SLOT = const(37)  # slot + 1 of the connection that received last, 0 for none, and the address of its TCB
-C_TCB = const(38)
-C_TAKE_SLOT = const(40)  # while take() runs: slot + 1, the end of the program's buffer, and how many bytes are missing there
-C_TAKE_END = const(41)
-C_TAKE_LEFT = const(43)
-C_WORDS = const(44)
-C_FRAMES = const(44)  # from here on the address of each frame, receive frames first
+C_ENTERED = const(37)  # protocol state is being changed: a poll() from a timer does nothing
+C_DRIVER_AT = const(38)  # when the driver wants to look at its hardware again
+C_SLOW_AT = const(39)  # when timers of a second or more are looked at again
+C_ON_POLL = const(40)  # somebody wants to know of every poll
+C_LOOPS = const(41)  # packets to ourselves wait
+C_DMA_RX = const(42)  # where a driver that plays the DMA is in the rings
+C_DMA_TX = const(43)
+C_SLOT = const(44)  # slot + 1 of the connection that received last, 0 for none, and the address of its TCB
+C_TCB = const(45)
+C_TAKE_SLOT = const(47)  # while take() runs: slot + 1, the end of the program's buffer, and how many bytes are missing there
+C_TAKE_END = const(48)
+C_TAKE_LEFT = const(50)
+C_WORDS = const(51)
+C_FRAMES = const(51)  # from here on the address of each frame, receive frames first
 
 # Members of `objects`.
 O_FRAMES = const(0)
@@ -104,8 +111,11 @@ O_KEYS = const(4)  # two words a slot: remote address, ports, as they stand in a
 O_TCBS = const(5)  # lists, indexed by slot
 O_RCV = const(6)
 O_SND = const(7)
-O_WORDS = const(8)  # the context words themselves
-O_COUNT = const(9)
+O_DMA = const(8)  # moves frames between cable and rings where no hardware does, or None
+O_TRANSMIT = const(9)  # the driver's transmit() and refill()
+O_REFILL = const(10)
+O_WORDS = const(11)  # the context words themselves
+O_COUNT = const(12)
 
 # Control block words.
 STATE = const(0)
@@ -225,6 +235,8 @@ FLAG_TIMERS = const(0x60180)  # RTX, PERSIST, REORDER, TAIL
 ARRIVED_DATA = const(2)
 ARRIVED_REFUSED = const(4)  # not acceptable: answered with an ACK
 
+FRAMES_A_POLL = const(64)  # a flood must not keep the program from running
+SOON = const(16)  # C_SLOW_AT and C_DRIVER_AT lie less than 2**16 ms ahead, else they have passed
 ACK_DELAY = const(40)  # ms
 RTO_MIN = const(200)  # ms
 RTO_MAX = const(60000)
@@ -690,6 +702,44 @@ def receive(source: ptr32, target: ptr32, objects, most: int) -> int:
             output(objects[O_WORDS], objects, slot, now)
             if c[C_TX_FULL]:
                 return -1
+
+
+@micropython.viper
+def poll(stack):
+    """Stack.poll(): drains the rings, runs what is due and sends what may leave. Does nothing inside enter() … leave() or itself.
+
+    An idle poll, and one that meets only segments of open connections, does not leave viper. Nothing in viper is interrupted by a
+    callback, so C_ENTERED is set only around what plain Python does.
+    """
+    words = stack.words
+    c = ptr32(words)
+    if c[C_ENTERED]:
+        return
+    objects = stack.objects
+    now = int(stack.clock()) & _MASK30
+    dma = objects[O_DMA]
+    while True:
+        if dma:
+            dma()
+        ring = ptr32(c[C_RX_RING] | c[C_RX_RING + 1] << 32)
+        k = 0
+        if ring[c[C_RX_NEXT] << 3] >> 31 & 1 == 0:
+            k = int(receive(words, now, objects, FRAMES_A_POLL))
+        if k or c[C_SETTLE] | c[C_OUTPUT] | c[C_LOOPS] | c[C_EVERY_FRAME_SLOW] | c[C_ON_POLL]:
+            break
+        if (now - c[C_NEXT_TIMER]) >> 29 & 1 == 0 or (c[C_SLOW_AT] - now - 1 & _MASK30) >> SOON or (c[C_DRIVER_AT] - now - 1 & _MASK30) >> SOON:
+            break
+        if c[C_TX_QUEUED]:
+            c[C_TX_QUEUED] = 0
+            objects[O_TRANSMIT]()
+        k = c[C_RX_RETURNED]
+        if k == 0:
+            return
+        c[C_RX_RETURNED] = 0
+        objects[O_REFILL]()
+        if k < c[C_RX_COUNT]:
+            return
+    stack.run(now, k)
 
 
 @micropython.viper

@@ -238,6 +238,7 @@ class IP:
         frame = bytearray(ethernet.HEADER + len(packet))
         frame[ethernet.HEADER :] = packet
         self.looped.append(frame)
+        self.link.pool.words[fast.C_LOOPS] = 1
         return True
 
     def checksum(self, buffer, start, end, seed=0):

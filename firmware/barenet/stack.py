@@ -14,7 +14,6 @@ from barenet.tcp import TCP
 from barenet.udp import UDP
 from micropython import const
 
-_FRAMES_A_POLL = const(64)  # a flood must not keep the program from running
 _ROUNDS_A_POLL = const(8)
 _LOAD_AGAIN_MS = const(1000)
 _SLOW_MS = const(50)  # how often timers of a second or more are looked at
@@ -63,12 +62,26 @@ class Stack:
         self.observer = None
         self.link_up = False
         self.on_link = None
-        self.on_poll = None
         self.errors = 0
         self.last_error = None
-        self._entered = False
-        self._slow_at = 0
+        self._on_poll = None
         self._seen = 0
+        objects = self.objects
+        objects[fast.O_DMA] = getattr(driver, "dma", None)
+        objects[fast.O_TRANSMIT] = driver.transmit
+        objects[fast.O_REFILL] = driver.refill
+
+    poll = fast.poll
+
+    @property
+    def on_poll(self):
+        """A function without arguments that is called after each poll, or None."""
+        return self._on_poll
+
+    @on_poll.setter
+    def on_poll(self, callback):
+        self._on_poll = callback
+        self.words[fast.C_ON_POLL] = callback is not None
 
     @property
     def resolver(self):
@@ -82,8 +95,9 @@ class Stack:
     @property
     def dhcp(self):
         """The DHCP client. While a lease needs no attention only its attributes stay in memory; this loads the rest again."""
-        entered = self._entered
-        self._entered = True  # a poll() from a timer would load or unload it meanwhile
+        words = self.words
+        entered = words[fast.C_ENTERED]
+        words[fast.C_ENTERED] = 1  # a poll() from a timer would load or unload it meanwhile
         try:
             client = self._dhcp
             if client is None:
@@ -94,7 +108,7 @@ class Stack:
                     self._dhcp_state = None
                 self._dhcp = client
         finally:
-            self._entered = entered
+            words[fast.C_ENTERED] = entered
         return client
 
     def _unload_dhcp(self):
@@ -107,7 +121,8 @@ class Stack:
         global _running
         self.driver.start(self.pool)
         self.link_up = False
-        self.words[fast.C_NEXT_TIMER] = self._slow_at = self.now()
+        words = self.words
+        words[fast.C_NEXT_TIMER] = words[fast.C_SLOW_AT] = words[fast.C_DRIVER_AT] = self.now()
         self._seen = 0
         _running = self
 
@@ -135,28 +150,16 @@ class Stack:
 
         Raises OSError(EAGAIN) for a callback that interrupts such a change and wants to make another.
         """
-        if self._entered:
+        if self.words[fast.C_ENTERED]:
             raise OSError(EAGAIN, "the stack is busy: a callback may use sockets only when no socket call is interrupted")
-        self._entered = True
+        self.words[fast.C_ENTERED] = 1
 
     def leave(self):
         """Ends what enter() began, and sends what was queued."""
         try:
             self.flush()
         finally:
-            self._entered = False
-
-    def poll(self):
-        """Drains every waiting frame, runs what is due and sends what may leave. Does nothing inside enter() … leave() or itself."""
-        if self._entered:
-            return
-        try:
-            self._entered = True
-            self._run(self.now())
-        finally:
-            self._entered = False
-        if self.on_poll is not None:
-            self.on_poll()
+            self.words[fast.C_ENTERED] = 0
 
     def wait(self, ms):
         """Sleeps until a frame may be waiting, at most ms."""
@@ -192,38 +195,64 @@ class Stack:
         finally:
             late.drop("counters")
 
-    def _run(self, now):
+    def run(self, now, k):
+        """What poll() leaves to plain Python. k: what fast.receive() returned."""
+        words = self.words
+        words[fast.C_ENTERED] = 1
+        try:
+            self._drain(now, k)
+            self._expire(now)
+            self.flush()
+        finally:
+            words[fast.C_ENTERED] = 0
+        if self._on_poll is not None:
+            self._on_poll()
+
+    def _drain(self, now, k):
         words = self.words
         objects = self.objects
         driver = self.driver
         frames = self.pool.frames
-        for _ in range(_ROUNDS_A_POLL):
+        dma = objects[fast.O_DMA]
+        if (words[fast.C_DRIVER_AT] - now - 1 & 0x3FFFFFFF) >> fast.SOON:
+            words[fast.C_DRIVER_AT] = now  # a driver that wants to look less often says so there
             driver.poll(now)
-            k = fast.receive(words, now, objects, _FRAMES_A_POLL)
+        for _ in range(_ROUNDS_A_POLL):
+            k = k or fast.receive(words, now, objects, fast.FRAMES_A_POLL)
             while k:
                 if k > 0:
                     self._input(frames[k - 1], fast.received_length(words, objects), now)
                     fast.release(words, objects)
                 if k < 0 or words[fast.C_TX_FULL]:
                     self.flush()
-                k = fast.receive(words, now, objects, _FRAMES_A_POLL) if words[fast.C_RX_RETURNED] < _FRAMES_A_POLL else 0
+                if words[fast.C_RX_RETURNED] >= fast.FRAMES_A_POLL:
+                    break
+                k = fast.receive(words, now, objects, fast.FRAMES_A_POLL)
             if words[fast.C_RX_RETURNED] == 0:
                 break
-            words[fast.C_RX_RETURNED] = 0
+            words[fast.C_RX_RETURNED] = k = 0
             driver.refill()
             self.flush()
+            if dma is None:
+                driver.poll(now)
+            else:
+                dma()
+
+    def _expire(self, now):
+        words = self.words
         try:
-            looped = self.ip.looped
-            for _ in range(len(looped)):
-                frame = looped.pop(0)
-                self.ip.input(memoryview(frame), len(frame), now, True)
+            if words[fast.C_LOOPS]:
+                looped = self.ip.looped
+                for _ in range(len(looped)):
+                    frame = looped.pop(0)
+                    self.ip.input(memoryview(frame), len(frame), now, True)
+                words[fast.C_LOOPS] = len(looped)
             self.tcp.poll(now)
-            if ticks.reached(now, self._slow_at):
-                self._slow_at = ticks.add(now, _SLOW_MS)
+            if (words[fast.C_SLOW_AT] - now - 1 & 0x3FFFFFFF) >> fast.SOON:
+                words[fast.C_SLOW_AT] = ticks.add(now, _SLOW_MS)
                 self._slow(now)
         except Exception as e:
             self._count(e)
-        self.flush()
 
     def _input(self, frame, length, now):
         try:

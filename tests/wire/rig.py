@@ -170,7 +170,7 @@ class Wire:
         end = self.now + ms
         while self.now < end:
             step = end - self.now
-            for at in (self.words[fast.C_NEXT_TIMER], self.stack._slow_at):
+            for at in (self.words[fast.C_NEXT_TIMER], self.stack.words[fast.C_SLOW_AT]):
                 step = min(step, max(1, ticks.diff(at, self.stack.now())))
             self.now += step
             self.settle()
@@ -254,7 +254,7 @@ class Wire:
         assert all(fast.owned_by_dma(pool.rx_ring, i) for i in range(pool.receive)), "a receive descriptor is lost"
         if not self.cable.stuck:
             assert not any(fast.owned_by_dma(pool.tx_ring, i) for i in range(pool.transmit)), "a transmit frame is lost"
-        assert not self.stack._entered
+        assert not self.stack.words[fast.C_ENTERED]
 
 
 class App:

@@ -175,6 +175,8 @@ class EMAC:
         self._looking = False
         if self.pool is None:
             self.stop()
+        else:
+            self.pool.words[fast.C_DRIVER_AT] = self._next
 
     def _step(self):
         state = self._state

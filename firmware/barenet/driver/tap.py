@@ -1,44 +1,26 @@
 """The virtual board's cable: a Linux TAP device (or packet socket) behind the same rings that the EMAC's DMA works on.
 
-read(2) on the descriptor gives one frame, write(2) sends one; both never block. `poll` and `transmit` do what the DMA
-does on the chip. The descriptor is read through ffi: FileIO.readinto would loop until its buffer is full and so swallow
-every second frame.
+read(2) on the descriptor gives one frame, write(2) sends one; both never block. `dma` and `transmit` do what the DMA
+does on the chip; they are viper because it costs no CPU there. The descriptor is read through ffi: FileIO.readinto
+would loop until its buffer is full and so swallow every second frame.
 """
 
 import os
 from array import array
 
 import ffi
+import micropython
 from barenet import fast
 from barenet.driver import mac_address
 from barenet.errors import ENODEV
 from micropython import const
 
-_FCS = const(4)
 _POLLIN = const(1)
+_FAR = const(60_000)  # ms
 _libc = ffi.open("libc.so.6")
 _read = _libc.func("i", "read", "ipi")
 _write = _libc.func("i", "write", "ipi")
 _poll = _libc.func("i", "poll", "pii")
-
-
-@micropython.viper
-def _received(ring, i: int, length: int):
-    """Marks receive descriptor i as the DMA does after a good frame: length with FCS, first and last descriptor."""
-    d = ptr32(int(ptr32(ring)) + (i << 5))
-    d[0] = (length + int(_FCS)) << 16 | 0x0300
-
-
-@micropython.viper
-def _length(ring, i: int) -> int:
-    d = ptr32(int(ptr32(ring)) + (i << 5))
-    return d[1] & 0x1FFF
-
-
-@micropython.viper
-def _sent(ring, i: int):
-    d = ptr32(int(ptr32(ring)) + (i << 5))
-    d[0] = 0
 
 
 class TAP:
@@ -57,51 +39,69 @@ class TAP:
         self.mac = mac_address(mac) if mac else b"\x02\xba\x4e\x00\x00\x02"
         self.pool = None
         self.write_errors = 0
-        self._fill = 0
-        self._drain = 0
         self._wait = array("i", [self.fd, _POLLIN])
 
     def start(self, pool):
         pool.reset()
-        self._fill = self._drain = 0
+        pool.words[fast.C_DMA_RX] = pool.words[fast.C_DMA_TX] = 0
         self.pool = pool
 
     def stop(self):
         self.pool = None
 
     def poll(self, now):
+        # There is no hardware to look after.
+        self.pool.words[fast.C_DRIVER_AT] = now + _FAR & 0x3FFFFFFF
+
+    @micropython.viper
+    def dma(self):
+        """Fills the receive ring from the cable."""
         pool = self.pool
-        if pool is None:
+        if not pool:
             return
-        ring = pool.rx_ring
-        i = self._fill
-        while fast.owned_by_dma(ring, i):
-            length = _read(self.fd, pool.frames[i], fast.FRAME_SIZE)
+        c = ptr32(pool.words)
+        ring = int(ptr32(c[int(fast.C_RX_RING)] | c[int(fast.C_RX_RING) + 1] << 32))
+        i = c[int(fast.C_DMA_RX)]
+        frames = pool.frames
+        fd = self.fd
+        while True:
+            d = ptr32(ring + (i << 5))
+            if d[0] >> 31 & 1 == 0:
+                break
+            length = int(_read(fd, frames[i], fast.FRAME_SIZE))
             if length <= 0:
                 break
-            _received(ring, i, length)
+            # As the DMA marks a good frame: length with FCS, first and last descriptor.
+            d[0] = (length + int(fast.FCS)) << 16 | 0x0300
             i += 1
-            if i == pool.receive:
+            if i == c[int(fast.C_RX_COUNT)]:
                 i = 0
-        self._fill = i
+        c[int(fast.C_DMA_RX)] = i
 
     def refill(self):
         pass
 
+    @micropython.viper
     def transmit(self):
         pool = self.pool
-        if pool is None:
+        if not pool:
             return
-        ring = pool.tx_ring
-        i = self._drain
-        while fast.owned_by_dma(ring, i):
-            if _write(self.fd, pool.frames[pool.receive + i], _length(ring, i)) < 0:
-                self.write_errors += 1
-            _sent(ring, i)
+        c = ptr32(pool.words)
+        ring = int(ptr32(c[int(fast.C_TX_RING)] | c[int(fast.C_TX_RING) + 1] << 32))
+        i = c[int(fast.C_DMA_TX)]
+        frames = pool.frames
+        fd = self.fd
+        while True:
+            d = ptr32(ring + (i << 5))
+            if d[0] >> 31 & 1 == 0:
+                break
+            if int(_write(fd, frames[c[int(fast.C_RX_COUNT)] + i], d[1] & 0x1FFF)) < 0:
+                self.write_errors = int(self.write_errors) + 1
+            d[0] = 0
             i += 1
-            if i == pool.transmit:
+            if i == c[int(fast.C_TX_COUNT)]:
                 i = 0
-        self._drain = i
+        c[int(fast.C_DMA_TX)] = i
 
     def wait(self, ms):
         _poll(self._wait, 1, ms)
