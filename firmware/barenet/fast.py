@@ -716,6 +716,8 @@ def poll(stack):
     if c[C_ENTERED]:
         return
     objects = stack.objects
+    taker = c[C_TAKE_SLOT]
+    c[C_TAKE_SLOT] = 0  # what may raise an exception, or run for long, must not leave the program's buffer behind
     now = int(stack.clock()) & _MASK30
     dma = objects[O_DMA]
     while True:
@@ -724,7 +726,9 @@ def poll(stack):
         ring = ptr32(c[C_RX_RING] | c[C_RX_RING + 1] << 32)
         k = 0
         if ring[c[C_RX_NEXT] << 3] >> 31 & 1 == 0:
+            c[C_TAKE_SLOT] = taker
             k = int(receive(words, now, objects, FRAMES_A_POLL))
+            c[C_TAKE_SLOT] = taker = 0
         if k or c[C_SETTLE] | c[C_OUTPUT] | c[C_LOOPS] | c[C_EVERY_FRAME_SLOW] | c[C_ON_POLL]:
             break
         if (now - c[C_NEXT_TIMER]) >> 29 & 1 == 0 or (c[C_SLOW_AT] - now - 1 & _MASK30) >> SOON or (c[C_DRIVER_AT] - now - 1 & _MASK30) >> SOON:
@@ -1764,28 +1768,54 @@ def expired(words, objects, start: int, now: int) -> int:
 
 
 @micropython.viper
-def read(objects, slot: int, buffer, at: int, n: int, keep: int) -> int:
-    """Copies at most n bytes from the receive buffer to buffer[at:]; with `keep` they also stay. Returns how many."""
-    if slot < 0:
+def read(target: ptr32, slot: ptr32, objects, at: int, n: int, keep: int) -> int:
+    """Copies at most n bytes from a receive buffer to buffer[at:]: read(buffer, slot, objects, at, n, keep). Returns how many.
+
+    With `keep` they also stay. The loop is copy()'s, see receive() for the arguments.
+    """
+    if int(slot) < 0:
         return 0
-    t = ptr32(objects[O_TCBS][slot])
+    t = ptr32(objects[O_TCBS][int(slot)])
     if n > t[RCV_LEN]:
         n = t[RCV_LEN]
     if n <= 0:
         return 0
     size = t[RCV_SIZE]
     head = t[RCV_HEAD]
-    first = size - head
-    if first > n:
-        first = n
-    ring = objects[O_RCV][slot]
-    copy(buffer, ring, first, at, head)
-    if n > first:
-        copy(buffer, ring, n - first, at + first, 0)
+    target = ptr32(int(target) + at)
+    left = n
+    while left:
+        source = ptr32((t[RCV_RING] | t[RCV_RING + 1] << 32) + head)
+        slot = source
+        k = size - head
+        if k > left:
+            k = left
+        left -= k
+        head += k
+        if head == size:
+            head = 0
+        i = k >> 5
+        while i:
+            target[0] = slot[0]
+            target[1] = slot[1]
+            target[2] = slot[2]
+            target[3] = slot[3]
+            target[4] = slot[4]
+            target[5] = slot[5]
+            target[6] = slot[6]
+            target[7] = slot[7]
+            target = ptr32(int(target) + 32)
+            slot = ptr32(int(slot) + 32)
+            i -= 1
+        e = ptr8(target)
+        f = ptr8(slot)
+        k &= 31
+        i = 0
+        while i < k:
+            e[i] = f[i]
+            i += 1
+        target = ptr32(int(target) + k)
     if not keep:
-        head += n
-        if head >= size:
-            head -= size
         t[RCV_HEAD] = head
         t[RCV_LEN] -= n
         # The window opens again: tell the peer once the step is worth a segment (as in output).
@@ -1796,6 +1826,59 @@ def read(objects, slot: int, buffer, at: int, n: int, keep: int) -> int:
         if opened >= step:
             t[FLAGS] |= FLAG_ACK_NOW
     return n
+
+
+@micropython.viper
+def take(stack, slot: int, buffer, at: int, n: int) -> int:
+    """Gives a program up to n bytes that have come for connection `slot`, in buffer[at:]; returns how many, 0 inside enter() … leave().
+
+    First comes what the receive buffer holds, then text of the frames that wait, which receive() copies straight to `buffer`; what does not
+    fit stays in the receive ring, for the next call or poll. When there is nothing this polls once.
+    """
+    words = stack.words
+    c = ptr32(words)
+    if c[C_ENTERED] or slot < 0:
+        return 0
+    objects = stack.objects
+    t = ptr32(c[C_TCB] | c[C_TCB + 1] << 32)
+    if c[C_SLOT] != slot + 1:
+        t = ptr32(objects[O_TCBS][slot])
+    left = n
+    if t[RCV_LEN]:
+        left -= int(read(buffer, slot, objects, at, n, 0))
+    if left:
+        address = int(ptr8(buffer)) + at + n
+        c[C_TAKE_END] = address
+        address = address >> 16 >> 16  # as in point()
+        if address < 0:
+            address = 0
+        c[C_TAKE_END + 1] = address
+        c[C_TAKE_LEFT] = left
+        c[C_TAKE_SLOT] = slot + 1
+        receive(words, c[C_NOW], objects, FRAMES_A_POLL)
+        if c[C_TAKE_LEFT] == n:
+            poll(stack)
+        c[C_TAKE_SLOT] = 0
+        left = c[C_TAKE_LEFT]
+        if left and t[RCV_LEN] and t[FLAGS] & FLAG_ORPHAN == 0:  # a callback may have closed the socket
+            left -= int(read(buffer, slot, objects, at + n - left, left, 0))
+    due = c[C_SETTLE]
+    if t[FLAGS] & FLAG_ACK_NOW and t[STATE] >= ESTABLISHED:
+        # The window has opened.
+        if c[C_EVERY_FRAME_SLOW] or t[FLAGS] & FLAG_LOOP:
+            due = c[C_OUTPUT] = 1
+        else:
+            output(words, objects, slot, c[C_NOW])
+    if due:
+        stack.run(c[C_NOW], 0)
+    else:
+        if c[C_TX_QUEUED]:
+            c[C_TX_QUEUED] = c[C_TX_FULL] = 0
+            objects[O_TRANSMIT]()
+        if c[C_RX_RETURNED] << 1 >= c[C_RX_COUNT]:
+            c[C_RX_RETURNED] = 0
+            objects[O_REFILL]()
+    return n - left
 
 
 @micropython.viper
