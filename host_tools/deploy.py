@@ -43,6 +43,9 @@ STATE_FILE = f"{PACKAGE}/deployed.json"
 _INTERFACE = (f"{PACKAGE}/__init__.py", f"{PACKAGE}/lan.py", f"{PACKAGE}/socket.py")
 _NOT_FOR_THE_BOARD = ("manifest.py", "package.json")
 
+# Constants that depend on the processor: see their definitions.
+_OF_THE_PROCESSOR = {"x64": {"barenet/fast.py": (b"_WIDE = const(0)", b"_WIDE = const(1)")}}
+
 _CHUNK = 1024
 # The root, because a program may have left another working directory.
 _ASK_MPY = """
@@ -153,8 +156,17 @@ def fold_constants(files: dict[str, bytes]) -> dict[str, bytes]:
     return arguments.shorten(constants.fold(files, _INTERFACE), _INTERFACE)
 
 
+def fit(files: dict[str, bytes], architecture: str) -> dict[str, bytes]:
+    """Give constants that depend on the processor their values: sources by path."""
+    fitted = dict(files)
+    for name, (general, special) in _OF_THE_PROCESSOR.get(architecture, {}).items():
+        if name in files:
+            fitted[name] = files[name].replace(general, special)
+    return fitted
+
+
 def compile_folded(files: dict[str, bytes], architecture: str, optimize: int = OPTIMIZE) -> dict[str, bytes]:
-    """Cross-compile modules to .mpy; boot.py and main.py stay sources, for MicroPython runs them by these names.
+    """Cross-compile modules to .mpy, see `fit`; boot.py and main.py stay sources, for MicroPython runs them by these names.
 
     files: sources by path. architecture: one of `ARCHITECTURES`. optimize: mpy-cross's -O, 0 to 3.
 
@@ -163,7 +175,7 @@ def compile_folded(files: dict[str, bytes], architecture: str, optimize: int = O
     compiled = {}
     with tempfile.TemporaryDirectory() as folder:
         source, output = Path(folder, "source.py"), Path(folder, "output.mpy")
-        for name, content in files.items():
+        for name, content in fit(files, architecture).items():
             if name in STARTERS:
                 compiled[name] = content
                 continue

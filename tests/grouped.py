@@ -1,7 +1,8 @@
 """Runs all the device tests of a file in one interpreter, which starts when pytest comes to the first of them.
 
 `grouped` is `on_device` (device.py) for files with many small tests: each is still a test of its own to pytest,
-passes or fails alone, and is plain MicroPython. `grouped_on(32, 64)` runs each test in interpreters of both word sizes.
+passes or fails alone, and is plain MicroPython. `grouped_on(32, 64)` runs each test in interpreters of both word sizes,
+each with the constants that a deploy gives a board of that size.
 """
 
 import sys
@@ -34,10 +35,13 @@ else:
     import functools
     import os
     import subprocess
+    import tempfile
     from pathlib import Path
 
     import pytest
     from device import ROOT, interpreter
+
+    from host_tools import deploy
 
     HEAP = "2m"  # for all tests of a file, with what they leave to be collected
     TIMEOUT = 60  # s, for all of them
@@ -51,12 +55,26 @@ else:
         return list(find(bits=bits).command)
 
     @functools.cache
+    def _firmware(bits: int) -> Path:
+        if bits == 32:
+            return ROOT / "firmware"
+        folder = Path(_scratch().name)
+        for name, content in deploy.fit(deploy.sources(), "x64").items():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            (folder / name).write_bytes(content)
+        return folder
+
+    @functools.cache
+    def _scratch() -> tempfile.TemporaryDirectory:
+        return tempfile.TemporaryDirectory(prefix="barenet-firmware-")
+
+    @functools.cache
     def _outcomes(file: Path, bits: int) -> dict[str, tuple[bool, str]]:
         """Run the tests of a file; return {name: (passed, what it printed)}, under "" what came after the last."""
         # The stack is imported first: from within a test's import it would be nested deeper than MicroPython's C
         # stack allows.
         program = f"import barenet.stack; import grouped; grouped.run('{file.stem}')"
-        folders = [file.parent, ROOT / "tests", ROOT / "firmware", ".frozen"]
+        folders = [file.parent, ROOT / "tests", _firmware(bits), ".frozen"]
         try:
             done = subprocess.run(
                 _command(bits) + ["-X", f"heapsize={HEAP}", "-c", program],

@@ -64,7 +64,7 @@ C_ADDRESS = const(7)  # our IPv4 address as two little-endian halfwords of the f
 C_EVERY_FRAME_SLOW = const(8)  # tracing: plain Python sees each frame
 C_SEGMENT = const(9)  # offset of the TCP header of the segment in hand
 C_SEGMENT_END = const(10)
-C_OUTPUT = const(11)  # some connection has FLAG_OUTPUT set
+C_OUTPUT = const(11)  # slot + 1 of the connection that has FLAG_OUTPUT set, or SEVERAL
 C_NEXT_TIMER = const(12)  # no connection timer expires before this time
 C_SETTLE = const(13)  # plain Python must look at some connection: FIN_IN, FIN_ACKED or ROUND is set
 C_NOW = const(14)  # the last time seen
@@ -92,14 +92,20 @@ C_DRIVER_AT = const(38)  # when the driver wants to look at its hardware again
 C_SLOW_AT = const(39)  # when timers of a second or more are looked at again
 C_ON_POLL = const(40)  # somebody wants to know of every poll
 C_LOOPS = const(41)  # packets to ourselves wait
-C_DMA_RX = const(42)  # where a driver that plays the DMA is in the rings
-C_DMA_TX = const(43)
-C_ENDPOINT = const(44)  # address of the first UDP endpoint's words (see fast_udp.py), 0 without
-C_BROADCAST = const(46)  # our network's broadcast address, as C_ADDRESS
-C_NEIGHBOURS = const(47)  # changes when a neighbour has another MAC address, or all are forgotten
-C_DROP_DATAGRAM_FULL = const(48)
-C_WORDS = const(49)
-C_FRAMES = const(49)  # from here on the address of each frame, receive frames first
+C_DMA = const(42)  # 0, or no hardware moves frames between cable and rings, but O_DMA and the driver's transmit()
+C_DMA_RX = const(43)  # where it is in the rings
+C_DMA_TX = const(44)
+C_SLOT = const(45)  # slot + 1 of the connection that received last, 0 for none, and the address of its TCB
+C_TCB = const(46)
+C_TAKE_SLOT = const(48)  # while take() runs: slot + 1, the end of the program's buffer, and how many bytes are missing there
+C_TAKE_END = const(49)
+C_TAKE_LEFT = const(51)
+C_ENDPOINT = const(52)  # address of the first UDP endpoint's words (see fast_udp.py), 0 without
+C_BROADCAST = const(54)  # our network's broadcast address, as C_ADDRESS
+C_NEIGHBOURS = const(55)  # changes when a neighbour has another MAC address, or all are forgotten
+C_DROP_DATAGRAM_FULL = const(56)
+C_WORDS = const(57)
+C_FRAMES = const(57)  # from here on the address of each frame, receive frames first
 
 # Members of `objects`.
 O_FRAMES = const(0)
@@ -110,7 +116,7 @@ O_KEYS = const(4)  # two words a slot: remote address, ports, as they stand in a
 O_TCBS = const(5)  # lists, indexed by slot
 O_RCV = const(6)
 O_SND = const(7)
-O_DMA = const(8)  # moves frames between cable and rings where no hardware does, or None
+O_DMA = const(8)  # a function of words and objects, see C_DMA
 O_TRANSMIT = const(9)  # the driver's transmit() and refill()
 O_REFILL = const(10)
 O_WORDS = const(11)  # the context words themselves
@@ -236,14 +242,17 @@ FLAG_TIMERS = const(0x60180)  # RTX, PERSIST, REORDER, TAIL
 ARRIVED_DATA = const(2)
 ARRIVED_REFUSED = const(4)  # not acceptable: answered with an ACK
 
+SEVERAL = const(0xFF)
 FRAMES_A_POLL = const(64)  # a flood must not keep the program from running
 SOON = const(16)  # C_SLOW_AT and C_DRIVER_AT lie less than 2**16 ms ahead, else they have passed
+_BURSTS_A_POLL = const(16)  # of transmit frames
 ACK_DELAY = const(40)  # ms
 RTO_MIN = const(200)  # ms
 RTO_MAX = const(60000)
 TAIL_WAIT = const(90)  # ms that a tail loss probe leaves to the peer's delayed ACK, beside two round trips
 CWND_MAX = const(0xFFFFF)  # bytes; products with 11 bits must fit 31
 _DUPTHRESH = const(3)
+_NOT_PLAIN = const(0x299100)  # FLAG_FIN_IN, FIN_AHEAD, RECOVERY, TIMEOUT, TAIL_OUT, PERSIST
 _MASK30 = const(0x3FFFFFFF)
 # Checksums: 1 where ints have 64 bits, which loses no carries of words of 32. A deploy sets it for the board's processor. x86-64's code takes
 # 7 instructions to load and add, whether a word or a halfword, Xtensa's takes 3.
@@ -297,14 +306,24 @@ def add(buffer: ptr16, seed: int, n: int, start: int) -> int:
 
     An odd last byte counts as the low half of a halfword. 32 halfwords a turn: 2.9 instructions each on the ESP32, against 4.6 for 8.
     """
-    buffer = ptr16(int(buffer) + start)
-    while n >= 64:
-        seed += buffer[0] + buffer[1] + buffer[2] + buffer[3] + buffer[4] + buffer[5] + buffer[6] + buffer[7]
-        seed += buffer[8] + buffer[9] + buffer[10] + buffer[11] + buffer[12] + buffer[13] + buffer[14] + buffer[15]
-        seed += buffer[16] + buffer[17] + buffer[18] + buffer[19] + buffer[20] + buffer[21] + buffer[22] + buffer[23]
-        seed += buffer[24] + buffer[25] + buffer[26] + buffer[27] + buffer[28] + buffer[29] + buffer[30] + buffer[31]
-        buffer = ptr16(int(buffer) + 64)
-        n -= 64
+    if _WIDE:
+        words = ptr32(int(buffer) + start)
+        while n >= 64:
+            seed += words[0] + words[1] + words[2] + words[3] + words[4] + words[5] + words[6] + words[7]
+            seed += words[8] + words[9] + words[10] + words[11] + words[12] + words[13] + words[14] + words[15]
+            words = ptr32(int(words) + 64)
+            n -= 64
+        seed = (seed & 0xFFFF) + (seed >> 16)
+        buffer = ptr16(words)
+    else:
+        buffer = ptr16(int(buffer) + start)
+        while n >= 64:
+            seed += buffer[0] + buffer[1] + buffer[2] + buffer[3] + buffer[4] + buffer[5] + buffer[6] + buffer[7]
+            seed += buffer[8] + buffer[9] + buffer[10] + buffer[11] + buffer[12] + buffer[13] + buffer[14] + buffer[15]
+            seed += buffer[16] + buffer[17] + buffer[18] + buffer[19] + buffer[20] + buffer[21] + buffer[22] + buffer[23]
+            seed += buffer[24] + buffer[25] + buffer[26] + buffer[27] + buffer[28] + buffer[29] + buffer[30] + buffer[31]
+            buffer = ptr16(int(buffer) + 64)
+            n -= 64
     while n >= 2:
         seed += buffer[0]
         buffer = ptr16(int(buffer) + 2)
@@ -359,6 +378,7 @@ def release(words, objects):
         i = 0
     c[C_RX_NEXT] = i
     c[C_RX_RETURNED] += 1
+    c[C_FRAMES_IN] += 1
 
 
 @micropython.viper
@@ -465,19 +485,21 @@ def clock(words, now: int):
 
 
 @micropython.viper
-def receive(words, objects, now: int, most: int) -> int:
-    """Walks the receive ring and handles whole segments of open connections.
+def receive(source: ptr32, target: ptr32, objects, most: int) -> int:
+    """Walks the receive ring and handles whole segments of open connections: receive(words, now, objects, most).
 
-    Returns the index + 1 of a frame that plain Python must look at (then call release), 0 when no frame waits or `most` have been handled,
-    or -1 when the transmit ring is full: the driver should transmit, then call again.
+    Returns the index + 1 of a frame that plain Python must look at (then call release), 0 when no frame waits or `most` have been handled
+    or the program's buffer is full (see take), or -1 when the transmit ring is full: the driver should transmit, then call again.
+
+    Viper keeps the first two locals in registers, so these arguments have the names and types of what the loops use: 15 instructions for a
+    word that is added up and copied, against 19 with other locals. The loops stand here because a call costs 400.
     """
-    c = ptr32(words)
-    ring = int(ptr32(objects[O_RX_RING]))
-    keys = ptr32(objects[O_KEYS])
-    tcbs = objects[O_TCBS]
-    frames = objects[O_FRAMES]
-    slot = 0 - 1
-    t = c
+    c = source
+    now = int(target)
+    ring = c[C_RX_RING] | c[C_RX_RING + 1] << 32
+    keys = ptr32(c[C_KEYS] | c[C_KEYS + 1] << 32)
+    slot = c[C_SLOT] - 1
+    t = ptr32(c[C_TCB] | c[C_TCB + 1] << 32)
     i = now - c[C_NOW] & _MASK30
     if i >> 29 == 0:
         c[C_CLOCK] += i
@@ -488,100 +510,196 @@ def receive(words, objects, now: int, most: int) -> int:
         w = d[0]
         if w >> 31 & 1 or most <= 0:
             return 0
-        most -= 1
-        c[C_FRAMES_IN] += 1
         if w & (_RX_ES | _RX_FS_LS) != _RX_FS_LS:
             c[C_DROP_RECEIVE_ERROR] += 1
-            release(words, objects)
+            release(objects[O_WORDS], objects)
+            most -= 1
             continue
         n = (w >> 16 & 0x3FFF) - FCS
-        frame = frames[i]
+        source = ptr32(int(c) + (i << 3))
+        frame = source[C_FRAMES] | source[C_FRAMES + 1] << 32
         h = ptr16(frame)
-        f = ptr8(h)
+        f = ptr8(frame)
         # Fast: IPv4 (0x0800) with a header of 5 words, TCP, no fragment, to our address.
         if c[C_EVERY_FRAME_SLOW] or n < 54 or h[6] != 0x0008 or f[14] != 0x45 or f[23] != 6 or h[10] & 0xFFBF:
             if f[23] == 17 and c[C_ENDPOINT]:
-                n = int(objects[O_DATAGRAMS](words, objects))
+                n = int(objects[O_DATAGRAMS](objects[O_WORDS], objects))
                 if n:
-                    c[C_FRAMES_IN] -= 1
-                    most -= n - 1
+                    most -= n
                     continue
             return i + 1
+        source = ptr32(frame + 14)
         end = 14 + (f[16] << 8 | f[17])
-        if end > n or end < 54 or (h[15] | h[16] << 16) != c[C_ADDRESS]:
+        if end > n or end < 54 or source[4] != c[C_ADDRESS]:
             return i + 1
-        s = h[13] + h[14] + h[15] + h[16]
-        w = h[7] + h[8] + h[9] + h[10] + h[11] + h[12] + s
+        if _WIDE:
+            w = source[0] + source[1] + source[2] + source[3] + source[4]
+            w = (w & 0xFFFF) + (w >> 16)
+        else:
+            w = h[7] + h[8] + h[9] + h[10] + h[11] + h[12] + h[13] + h[14] + h[15] + h[16]
         w = (w & 0xFFFF) + (w >> 16)
         if (w & 0xFFFF) + (w >> 16) != 0xFFFF:
             c[C_DROP_IP_CHECKSUM] += 1
-            release(words, objects)
+            release(objects[O_WORDS], objects)
+            most -= 1
             continue
         start = 34 + (f[46] >> 4 << 2)
         if start < 54 or start > end or f[47] & (SYN | RST | URG | ACK) != ACK:
             return i + 1
         # Frames come in trains of one connection.
-        if slot < 0 or keys[slot << 1] != (h[13] | h[14] << 16) or keys[(slot << 1) + 1] != (h[17] | h[18] << 16):
-            slot = int(lookup(objects, frame, 34))
+        if slot < 0 or keys[slot << 1] != source[3] or keys[(slot << 1) + 1] != source[5]:
+            slot = int(lookup(objects, objects[O_FRAMES][i], 34))
             if slot < 0:
                 return i + 1
-            t = ptr32(tcbs[slot])
-        if t[STATE] < ESTABLISHED or t[STATE] > CLOSE_WAIT or t[FLAGS] & FLAG_ORPHAN:
+            point(objects[O_WORDS], C_TCB, objects[O_TCBS][slot])
+            c[C_SLOT] = slot + 1
+            t = ptr32(c[C_TCB] | c[C_TCB + 1] << 32)
+        flags = t[FLAGS]
+        if t[STATE] < ESTABLISHED or t[STATE] > CLOSE_WAIT or flags & FLAG_ORPHAN:
             return i + 1
+        room = 0
+        if c[C_TAKE_SLOT] == slot + 1:
+            room = c[C_TAKE_LEFT]
+            if room == 0 and end != start:
+                return 0
         n = end - 34
-        if int(add(frame, s + 0x0600 + (n >> 8 | (n & 0xFF) << 8), n, 34)) != 0xFFFF:
+        w = t[PSEUDO_SUM] + (n >> 8 | (n & 0xFF) << 8)
+        if _WIDE:
+            source = ptr32(frame + 34)
+            k = n >> 6
+            while k:
+                w += source[0] + source[1] + source[2] + source[3] + source[4] + source[5] + source[6] + source[7]
+                w += source[8] + source[9] + source[10] + source[11] + source[12] + source[13] + source[14] + source[15]
+                source = ptr32(int(source) + 64)
+                k -= 1
+            k = n >> 2 & 15
+            while k:
+                w += source[0]
+                source = ptr32(int(source) + 4)
+                k -= 1
+            w += source[0] & (1 << ((n & 3) << 3)) - 1
+            w = (w & 0xFFFF) + (w >> 16)
+            w = (w & 0xFFFF) + (w >> 16)
+            w = (w & 0xFFFF) + (w >> 16)
+        else:
+            w = int(add(objects[O_FRAMES][i], w, n, 34))
+        if w != 0xFFFF:
             c[C_DROP_TCP_CHECKSUM] += 1
-            release(words, objects)
+            release(objects[O_WORDS], objects)
+            most -= 1
             continue
         c[C_FAST_SEGMENTS] += 1
-        c[C_SEGMENT] = 34
-        c[C_SEGMENT_END] = end
         n = end - start
-        # Header prediction: the next text in order and nothing else that is new (Van Jacobson, 1990).
-        flags = t[FLAGS]
+        # Header prediction (Van Jacobson, 1990): the next text in order, or an ACK of new data, or both, and nothing else that is new.
         seq = f[38] << 24 | f[39] << 16 | f[40] << 8 | f[41]
         ack = f[42] << 24 | f[43] << 16 | f[44] << 8 | f[45]
+        acked = ack - t[SND_UNA]
         stamp = 0
-        plain = n
-        if seq ^ t[RCV_NXT] or ack ^ t[SND_UNA] or f[47] & FIN or flags & (FLAG_FIN_IN | FLAG_FIN_AHEAD) or t[OUT_OF_ORDER]:
-            plain = 0
-        elif n > t[RCV_MSS] or n > t[RCV_ADV] - t[RCV_NXT] & _MASK30 or (f[48] << 8 | f[49]) << t[SND_SCALE] != t[SND_WND]:
-            plain = 0
-        elif flags & FLAG_TS:
-            stamp = f[58] << 24 | f[59] << 16 | f[60] << 8 | f[61]
-            if start != 66 or h[27] != 0x0101 or h[28] != 0x0A08 or (stamp - t[TS_RECENT]) >> 31 & 1:
-                plain = 0
-        elif start != 54:
-            plain = 0
+        plain = 0
+        if h[23] & 0xF7FF == 0x1000 | t[HEADER] - 34 << 2 and seq ^ t[RCV_NXT] == 0 and flags & _NOT_PLAIN | t[OUT_OF_ORDER] == 0:
+            if (f[48] << 8 | f[49]) << t[SND_SCALE] == t[SND_WND] and n <= t[RCV_MSS] and n <= t[RCV_ADV] - seq & _MASK30:
+                plain = n
+                if acked:
+                    plain = 1
+                    if acked >> 30 & 3 or acked & _MASK30 > t[SND_NXT] - t[SND_UNA] & _MASK30 or t[DUPACKS] | t[SACKED]:
+                        plain = 0
+                if flags & FLAG_TS:
+                    stamp = f[58] << 24 | f[59] << 16 | f[60] << 8 | f[61]
+                    if h[27] != 0x0101 or h[28] != 0x0A08 or (stamp - t[TS_RECENT]) >> 31 & 1:
+                        plain = 0
         if plain == 0:
-            arrive(words, objects, slot, frame, now)
+            c[C_SEGMENT] = 34
+            c[C_SEGMENT_END] = end
+            arrive(objects[O_WORDS], objects, slot, objects[O_FRAMES][i], now)
         else:
-            tail = t[RCV_HEAD] + t[RCV_LEN]
-            size = t[RCV_SIZE]
-            if tail >= size:
-                tail -= size
-            if n > size - tail:
-                copy(objects[O_RCV][slot], frame, size - tail, tail, start)
-                copy(objects[O_RCV][slot], frame, n - size + tail, 0, start + size - tail)
-            else:
-                copy(objects[O_RCV][slot], frame, n, tail, start)
             t[SEGMENTS_IN] += 1
-            t[BYTES_IN] += n
             t[LAST_ARRIVAL] = now
-            t[RCV_LEN] += n
-            seq += n
-            t[RCV_NXT] = seq
-            t[SND_WL1] = seq - n
-            if stamp and (t[LAST_ACK_SENT] - seq + n) >> 31 & 1 == 0:
+            t[SND_WL1] = seq
+            if stamp and (t[LAST_ACK_SENT] - seq) >> 31 & 1 == 0:
                 t[TS_RECENT] = stamp
                 t[TS_RECENT_AT] = c[C_CLOCK]
-            if (seq - t[LAST_ACK_SENT] & _MASK30) >= t[RCV_MSS] << 1:
-                t[FLAGS] = flags | FLAG_ACK_NOW
-            elif flags & FLAG_ACK_LATER == 0:
-                t[FLAGS] = flags | FLAG_ACK_LATER
-                t[ACK_AT] = now + ACK_DELAY & _MASK30
-                if (t[ACK_AT] - c[C_NEXT_TIMER]) >> 29 & 1:
-                    c[C_NEXT_TIMER] = t[ACK_AT]
+            if acked:
+                acknowledge(objects[O_WORDS], objects[O_TCBS][slot], acked & _MASK30, now)
+                t[SND_WL2] = ack
+                flags = t[FLAGS]
+                if t[RECORD_COUNT] and flags & FLAG_TIMERS == 0:
+                    start_timer(objects[O_WORDS], objects[O_TCBS][slot], now)
+                    flags = t[FLAGS]
+                if flags & (FLAG_FIN | FLAG_ACK_NOW) == 0 and t[SND_LEN] == t[SND_NXT] - t[SND_UNA] & _MASK30:
+                    flags &= ~(FLAG_OUTPUT | FLAG_FORCE | FLAG_CWND_FULL)  # all has left already: output() would find nothing
+                    t[FLAGS] = flags
+            if n:
+                t[BYTES_IN] += n
+                t[RCV_NXT] = seq + n
+                if (seq + n - t[LAST_ACK_SENT] & _MASK30) >= t[RCV_MSS] << 1:
+                    t[FLAGS] = flags | FLAG_ACK_NOW
+                elif flags & FLAG_ACK_LATER == 0:
+                    t[FLAGS] = flags | FLAG_ACK_LATER
+                    t[ACK_AT] = now + ACK_DELAY & _MASK30
+                    if (t[ACK_AT] - c[C_NEXT_TIMER]) >> 29 & 1:
+                        c[C_NEXT_TIMER] = t[ACK_AT]
+                if t[RCV_LEN]:
+                    room = 0  # what has come before is to be read first
+                while n:
+                    source = ptr32(frame + end - n)
+                    if room:
+                        target = ptr32((c[C_TAKE_END] | c[C_TAKE_END + 1] << 32) - room)
+                        k = n if n < room else room
+                        c[C_TAKE_LEFT] = room - k
+                        room = 0
+                    else:
+                        size = t[RCV_SIZE]
+                        w = t[RCV_HEAD] + t[RCV_LEN]
+                        if w >= size:
+                            w -= size
+                        target = ptr32((t[RCV_RING] | t[RCV_RING + 1] << 32) + w)
+                        k = size - w
+                        if k > n:
+                            k = n
+                        t[RCV_LEN] += k
+                    n -= k
+                    w = k >> 6
+                    while w:
+                        target[0] = source[0]
+                        target[1] = source[1]
+                        target[2] = source[2]
+                        target[3] = source[3]
+                        target[4] = source[4]
+                        target[5] = source[5]
+                        target[6] = source[6]
+                        target[7] = source[7]
+                        target[8] = source[8]
+                        target[9] = source[9]
+                        target[10] = source[10]
+                        target[11] = source[11]
+                        target[12] = source[12]
+                        target[13] = source[13]
+                        target[14] = source[14]
+                        target[15] = source[15]
+                        target = ptr32(int(target) + 64)
+                        source = ptr32(int(source) + 64)
+                        w -= 1
+                    w = k >> 4 & 3
+                    while w:
+                        target[0] = source[0]
+                        target[1] = source[1]
+                        target[2] = source[2]
+                        target[3] = source[3]
+                        target = ptr32(int(target) + 16)
+                        source = ptr32(int(source) + 16)
+                        w -= 1
+                    w = k >> 2 & 3
+                    while w:
+                        target[0] = source[0]
+                        target = ptr32(int(target) + 4)
+                        source = ptr32(int(source) + 4)
+                        w -= 1
+                    f = ptr8(source)
+                    e = ptr8(target)
+                    k &= 3
+                    while k:
+                        k -= 1
+                        e[k] = f[k]
         # release(), which would cost a call
         d[1] = RX_CHAINED_SIZE
         h = ptr16(d)
@@ -592,48 +710,12 @@ def receive(words, objects, now: int, most: int) -> int:
             i = 0
         c[C_RX_NEXT] = i
         c[C_RX_RETURNED] += 1
+        c[C_FRAMES_IN] += 1
+        most -= 1
         if t[FLAGS] & (FLAG_ACK_NOW | FLAG_OUTPUT):
-            output(words, now, objects, slot)
+            output(objects[O_WORDS], now, objects, slot)
             if c[C_TX_FULL]:
                 return -1
-
-
-@micropython.viper
-def poll(stack):
-    """Stack.poll(): drains the rings, runs what is due and sends what may leave. Does nothing inside enter() … leave() or itself.
-
-    An idle poll, and one that meets only segments of open connections, does not leave viper. Nothing in viper is interrupted by a
-    callback, so C_ENTERED is set only around what plain Python does.
-    """
-    words = stack.words
-    c = ptr32(words)
-    if c[C_ENTERED]:
-        return
-    objects = stack.objects
-    now = int(stack.clock()) & _MASK30
-    dma = objects[O_DMA]
-    while True:
-        if dma:
-            dma()
-        ring = ptr32(c[C_RX_RING] | c[C_RX_RING + 1] << 32)
-        k = 0
-        if ring[c[C_RX_NEXT] << 3] >> 31 & 1 == 0:
-            k = int(receive(words, objects, now, FRAMES_A_POLL))
-        if k or c[C_SETTLE] | c[C_OUTPUT] | c[C_LOOPS] | c[C_EVERY_FRAME_SLOW] | c[C_ON_POLL]:
-            break
-        if (now - c[C_NEXT_TIMER]) >> 29 & 1 == 0 or (c[C_SLOW_AT] - now - 1 & _MASK30) >> SOON or (c[C_DRIVER_AT] - now - 1 & _MASK30) >> SOON:
-            break
-        if c[C_TX_QUEUED]:
-            c[C_TX_QUEUED] = 0
-            objects[O_TRANSMIT]()
-        k = c[C_RX_RETURNED]
-        if k == 0:
-            return
-        c[C_RX_RETURNED] = 0
-        objects[O_REFILL]()
-        if k < c[C_RX_COUNT]:
-            return
-    stack.run(now, k)
 
 
 @micropython.viper
@@ -1434,7 +1516,7 @@ def output(source: ptr32, target: ptr32, objects, slot: int) -> int:
         d = ptr32((c[C_TX_RING] | c[C_TX_RING + 1] << 32) + (i << 5))
         if d[0] >> 31 & 1:
             c[C_TX_FULL] = 1
-            c[C_OUTPUT] = 1
+            c[C_OUTPUT] = slot + 1 if c[C_OUTPUT] == 0 or c[C_OUTPUT] == slot + 1 else SEVERAL
             t[FLAGS] = flags | FLAG_OUTPUT
             if news:
                 start_timer(objects[O_WORDS], tcb, now)
@@ -1753,28 +1835,54 @@ def expired(words, objects, start: int, now: int) -> int:
 
 
 @micropython.viper
-def read(objects, slot: int, buffer, at: int, n: int, keep: int) -> int:
-    """Copies at most n bytes from the receive buffer to buffer[at:]; with `keep` they also stay. Returns how many."""
-    if slot < 0:
+def read(target: ptr32, slot: ptr32, objects, at: int, n: int, keep: int) -> int:
+    """Copies at most n bytes from a receive buffer to buffer[at:]: read(buffer, slot, objects, at, n, keep). Returns how many.
+
+    With `keep` they also stay. The loop is copy()'s, see receive() for the arguments.
+    """
+    if int(slot) < 0:
         return 0
-    t = ptr32(objects[O_TCBS][slot])
+    t = ptr32(objects[O_TCBS][int(slot)])
     if n > t[RCV_LEN]:
         n = t[RCV_LEN]
     if n <= 0:
         return 0
     size = t[RCV_SIZE]
     head = t[RCV_HEAD]
-    first = size - head
-    if first > n:
-        first = n
-    ring = objects[O_RCV][slot]
-    copy(buffer, ring, first, at, head)
-    if n > first:
-        copy(buffer, ring, n - first, at + first, 0)
+    target = ptr32(int(target) + at)
+    left = n
+    while left:
+        source = ptr32((t[RCV_RING] | t[RCV_RING + 1] << 32) + head)
+        slot = source
+        k = size - head
+        if k > left:
+            k = left
+        left -= k
+        head += k
+        if head == size:
+            head = 0
+        i = k >> 5
+        while i:
+            target[0] = slot[0]
+            target[1] = slot[1]
+            target[2] = slot[2]
+            target[3] = slot[3]
+            target[4] = slot[4]
+            target[5] = slot[5]
+            target[6] = slot[6]
+            target[7] = slot[7]
+            target = ptr32(int(target) + 32)
+            slot = ptr32(int(slot) + 32)
+            i -= 1
+        e = ptr8(target)
+        f = ptr8(slot)
+        k &= 31
+        i = 0
+        while i < k:
+            e[i] = f[i]
+            i += 1
+        target = ptr32(int(target) + k)
     if not keep:
-        head += n
-        if head >= size:
-            head -= size
         t[RCV_HEAD] = head
         t[RCV_LEN] -= n
         # The window opens again: tell the peer once the step is worth a segment (as in output).
@@ -1865,6 +1973,60 @@ def put(source: ptr32, target: ptr32, stack, slot: int, start: int, n: int) -> i
 
 
 @micropython.viper
+def take(stack, slot: int, buffer, at: int, n: int) -> int:
+    """Gives a program up to n bytes that have come for connection `slot`, in buffer[at:]; returns how many, 0 inside enter() … leave().
+
+    First comes what the receive buffer holds, then text of the frames that wait, which receive() copies straight to `buffer`; what does not
+    fit stays in the receive ring, for the next call or poll. When there is nothing this polls once.
+    """
+    words = stack.words
+    c = ptr32(words)
+    if c[C_ENTERED] or slot < 0:
+        return 0
+    objects = stack.objects
+    t = ptr32(c[C_TCB] | c[C_TCB + 1] << 32)
+    if c[C_SLOT] != slot + 1:
+        t = ptr32(objects[O_TCBS][slot])
+    left = n
+    if t[RCV_LEN]:
+        left -= int(read(buffer, slot, objects, at, n, 0))
+    if left:
+        address = int(ptr8(buffer)) + at + n
+        c[C_TAKE_END] = address
+        address = address >> 16 >> 16  # as in point()
+        if address < 0:
+            address = 0
+        c[C_TAKE_END + 1] = address
+        c[C_TAKE_LEFT] = left
+        c[C_TAKE_SLOT] = slot + 1
+        receive(words, c[C_NOW], objects, FRAMES_A_POLL)
+        if c[C_TAKE_LEFT] == n:
+            stack.poll()
+        c[C_TAKE_SLOT] = 0
+        left = c[C_TAKE_LEFT]
+        if left and t[RCV_LEN] and t[FLAGS] & FLAG_ORPHAN == 0:  # a callback may have closed the socket
+            left -= int(read(buffer, slot, objects, at + n - left, left, 0))
+    due = c[C_SETTLE]
+    if t[FLAGS] & FLAG_ACK_NOW and t[STATE] >= ESTABLISHED:
+        # The window has opened.
+        if c[C_EVERY_FRAME_SLOW] or t[FLAGS] & FLAG_LOOP:
+            c[C_OUTPUT] = SEVERAL
+            due = 1
+        else:
+            output(words, c[C_NOW], objects, slot)
+    if due:
+        stack.run(c[C_NOW])
+    else:
+        if c[C_TX_QUEUED]:
+            c[C_TX_QUEUED] = c[C_TX_FULL] = 0
+            objects[O_TRANSMIT]()
+        if c[C_RX_RETURNED] << 1 >= c[C_RX_COUNT]:
+            c[C_RX_RETURNED] = 0
+            objects[O_REFILL]()
+    return n - left
+
+
+@micropython.viper
 def write(objects, slot: int, buffer, start: int, n: int) -> int:
     """Copies at most n bytes from buffer[start:] into the send buffer; returns how many fitted."""
     t = ptr32(objects[O_TCBS][slot])
@@ -1887,3 +2049,125 @@ def write(objects, slot: int, buffer, start: int, n: int) -> int:
     t[SND_LEN] += n
     t[FLAGS] |= FLAG_OUTPUT
     return n
+
+
+@micropython.viper
+def resume(words, objects, now: int) -> int:
+    """Sends for the connections that have waited for a free transmit descriptor. Returns 1 when one is left to plain Python."""
+    c = ptr32(words)
+    tcbs = objects[O_TCBS]
+    slot = c[C_OUTPUT] - 1
+    end = slot + 1
+    if end == SEVERAL:
+        slot = 0
+        end = int(len(tcbs))
+    c[C_OUTPUT] = 0
+    left = 0
+    while slot < end:
+        t = ptr32(tcbs[slot])
+        if t[FLAGS] & (FLAG_OUTPUT | FLAG_ACK_NOW) and t[STATE] >= ESTABLISHED:
+            if t[FLAGS] & FLAG_LOOP:
+                left = 1
+            else:
+                output(words, now, objects, slot)
+                if c[C_TX_FULL]:
+                    if slot + 1 < end:
+                        c[C_OUTPUT] = SEVERAL
+                    break
+        slot += 1
+    if left:
+        c[C_OUTPUT] = SEVERAL
+    return left
+
+
+def bind(stack):
+    """Returns the functions poll, enter, leave and flush of a stack (see there).
+
+    They find words, objects and clock as the variables of a closure: an attribute of the stack costs 150 instructions, a method 250 more.
+    """
+    words = stack.words
+    objects = stack.objects
+    clock = stack.clock
+
+    @micropython.viper
+    def flush():
+        c = ptr32(words)
+        c[C_TX_FULL] = 0
+        if c[C_TX_QUEUED]:
+            if c[C_EVERY_FRAME_SLOW]:
+                stack.show_sent()
+            c[C_TX_QUEUED] = 0
+            objects[O_TRANSMIT]()
+
+    @micropython.viper
+    def enter():
+        c = ptr32(words)
+        if c[C_ENTERED]:
+            stack.busy()
+        c[C_ENTERED] = 1
+
+    @micropython.viper
+    def leave():
+        c = ptr32(words)
+        c[C_ENTERED] = 0
+        c[C_TX_FULL] = 0
+        if c[C_TX_QUEUED]:
+            flush()
+
+    @micropython.viper
+    def poll():
+        # Nothing interrupts viper, so C_ENTERED is set by plain Python only.
+        c = ptr32(words)
+        if c[C_ENTERED]:
+            return
+        now = int(clock()) & _MASK30
+        k = now - c[C_NOW] & _MASK30
+        if k >> 29 == 0:
+            c[C_CLOCK] += k
+            c[C_NOW] = now
+        taker = c[C_TAKE_SLOT]
+        c[C_TAKE_SLOT] = 0  # what may raise an exception, or run for long, must not leave the program's buffer behind
+        left = FRAMES_A_POLL
+        while True:
+            if c[C_DMA]:
+                objects[O_DMA](words, objects)
+            ring = ptr32(c[C_RX_RING] | c[C_RX_RING + 1] << 32)
+            if ring[c[C_RX_NEXT] << 3] >> 31 & 1:
+                break
+            k = 1
+            while k and c[C_RX_RETURNED] < left:
+                c[C_TAKE_SLOT] = taker
+                k = int(receive(words, now, objects, left - c[C_RX_RETURNED]))
+                c[C_TAKE_SLOT] = taker = 0
+                if k > 0:
+                    stack.take(now, k)
+                if c[C_TX_FULL]:
+                    flush()
+            k = c[C_RX_RETURNED]
+            left -= k
+            c[C_RX_RETURNED] = 0
+            objects[O_REFILL]()
+            if k < c[C_RX_COUNT] or left <= 0:
+                break
+        if c[C_TX_QUEUED]:
+            flush()
+        due = c[C_SETTLE] | c[C_LOOPS]
+        if c[C_OUTPUT]:
+            if c[C_EVERY_FRAME_SLOW]:
+                due = 1
+            else:
+                ring = ptr32(c[C_TX_RING] | c[C_TX_RING + 1] << 32)
+                k = _BURSTS_A_POLL
+                while k and c[C_OUTPUT] and ring[c[C_TX_NEXT] << 3] >> 31 & 1 == 0:
+                    due |= int(resume(words, objects, now))
+                    flush()
+                    k -= 1
+        if (now - c[C_NEXT_TIMER]) >> 29 & 1 == 0 and int(expired(words, objects, 0, now)) >= 0:
+            c[C_NEXT_TIMER] = now
+            due = 1
+        if due or (c[C_SLOW_AT] - now - 1 & _MASK30) >> SOON or (c[C_DRIVER_AT] - now - 1 & _MASK30) >> SOON:
+            stack.run(now)
+        if c[C_ON_POLL]:
+            stack.on_poll()
+
+    return poll, enter, leave, flush

@@ -200,11 +200,13 @@ def watch(sock, callback):
     if sock._callback is not None:
         _watched.remove(sock)
     sock._callback = callback
+    stack = sock._stack
     if callback is not None:
         _watched.append(sock)
-        sock._stack.on_poll = _notify
+        stack.on_poll = _notify
     elif not _watched:
-        sock._stack.on_poll = None
+        stack.on_poll = None
+    stack.words[fast.C_ON_POLL] = len(_watched)
 
 
 def leave(sock, group):

@@ -47,6 +47,7 @@ class Pool:
         for _ in range(self.receive):
             fast.release(words, self.objects)
         words[fast.C_RX_RETURNED] = 0
+        words[fast.C_FRAMES_IN] -= self.receive
 
     def _point(self):
         # At each start: the driver may have put the frames elsewhere.

@@ -41,6 +41,7 @@ from barenet.fast import (
     SYN_RECEIVED,
     SYN_SENT,
     TIME_WAIT,
+    take,
 )
 from barenet.ip import ANY, parse_address
 from barenet.lan import text
@@ -495,6 +496,7 @@ class socket(io.IOBase):
         try:
             _open[self._descriptor] = None
             self._descriptor = -1
+            self._read_closed = True
             if self._callback is not None:
                 late.load("options").watch(self, None)
             if connection is not None:
@@ -555,15 +557,26 @@ class socket(io.IOBase):
         """Does as recv(), into `buffer`; n = 0 is its length. Returns how many bytes."""
         endpoint = self._endpoint
         if endpoint is not None:
-            count = endpoint.pull(buffer, n or -1, flags & MSG_PEEK)
-            if count < 0:
+            peek = flags & MSG_PEEK
+            done = endpoint.pull(buffer, n or -1, peek)
+            if done < 0:
                 self._stack.poll()
-                count = endpoint.pull(buffer, n or -1, flags & MSG_PEEK)
-            if count >= 0:
-                return count
-        n = _room(buffer, n or -1)
-        if n == 0 and endpoint is None:
-            return 0
+                done = endpoint.pull(buffer, n or -1, peek)
+            if done >= 0:
+                return done
+        size = len(buffer)
+        if size:
+            buffer[0] = buffer[0]  # as in _room(), without a call
+        if n <= 0 or n > size:
+            n = size
+        connection = self._connection
+        if connection is not None:
+            if n == 0:
+                return 0
+            if not (flags or self._read_closed):
+                done = take(self._stack, connection.slot, buffer, 0, n)
+                if done:
+                    return done
         timeout = 0 if flags & MSG_DONTWAIT else self._receive_ms
         if self._arrived(timeout) < 0:
             _late(timeout)
@@ -608,8 +621,16 @@ class socket(io.IOBase):
                 return count
         n = _room(buffer, n)
         timeout = self._receive_ms
+        connection = self._connection
         done = 0
         while done < n:
+            if connection is not None and not self._read_closed:
+                count = take(self._stack, connection.slot, buffer, done, n - done)
+                if count:
+                    done += count
+                    if self._complete(timeout):
+                        break
+                    continue
             ready = self._arrived(timeout)
             if ready < 0:
                 if timeout == 0:

@@ -14,7 +14,6 @@ from barenet.tcp import TCP
 from barenet.udp import UDP
 from micropython import const
 
-_ROUNDS_A_POLL = const(8)
 _LOAD_AGAIN_MS = const(1000)
 _SLOW_MS = const(50)  # how often timers of a second or more are looked at
 
@@ -33,6 +32,15 @@ class Stack:
 
     receive, transmit: frames in each ring. hostname: sent by DHCP. clock(): milliseconds, any origin, wrapping at 2**30 or beyond.
     on_link(up), on_poll(): callbacks for the layer above, None where it has none.
+
+    Once it has started it has four functions more, all of them viper (fast.bind()):
+
+    poll(): drains the rings, runs what is due and sends what may leave. Does nothing inside enter() … leave() or itself. An idle poll, and
+    one that meets only segments of open connections, never comes to plain Python.
+    enter(): begins a change of protocol state: until leave() a poll() from a timer does nothing. Raises OSError(EAGAIN) for a callback that
+    interrupts such a change and wants to make another.
+    leave(): ends what enter() began, and sends what was queued.
+    flush(): hands queued transmit frames to the driver.
     """
 
     def __init__(self, driver, receive=8, transmit=4, hostname="barenet", clock=time.ticks_ms):
@@ -44,7 +52,6 @@ class Stack:
         self.objects = self.pool.objects
         self.link = Ethernet(self.pool, driver.mac)
         self.arp = ARP(self.link)
-        self.link.flush = self.flush
         self.link.filter = driver.filter
         self.ip = IP(self.link, self.arp)
         self.icmp = ICMP(self.ip)
@@ -64,24 +71,12 @@ class Stack:
         self.on_link = None
         self.errors = 0
         self.last_error = None
-        self._on_poll = None
+        self.on_poll = None  # called by poll() while C_ON_POLL is set
         self._seen = 0
         objects = self.objects
         objects[fast.O_DMA] = getattr(driver, "dma", None)
         objects[fast.O_TRANSMIT] = driver.transmit
         objects[fast.O_REFILL] = driver.refill
-
-    poll = fast.poll
-
-    @property
-    def on_poll(self):
-        """A function without arguments that is called after each poll, or None."""
-        return self._on_poll
-
-    @on_poll.setter
-    def on_poll(self, callback):
-        self._on_poll = callback
-        self.words[fast.C_ON_POLL] = callback is not None
 
     @property
     def resolver(self):
@@ -119,6 +114,8 @@ class Stack:
     def start(self):
         """Starts the driver and makes this the running stack. Raises OSError when the driver cannot start."""
         global _running
+        self.poll, self.enter, self.leave, self.flush = fast.bind(self)
+        self.link.flush = self.flush
         self.driver.start(self.pool)
         self.link_up = False
         words = self.words
@@ -145,21 +142,9 @@ class Stack:
         """Returns the time in ms modulo 2**30."""
         return self.clock() & 0x3FFFFFFF
 
-    def enter(self):
-        """Begins a change of protocol state: until leave() a poll() from a timer does nothing.
-
-        Raises OSError(EAGAIN) for a callback that interrupts such a change and wants to make another.
-        """
-        if self.words[fast.C_ENTERED]:
-            raise OSError(EAGAIN, "the stack is busy: a callback may use sockets only when no socket call is interrupted")
-        self.words[fast.C_ENTERED] = 1
-
-    def leave(self):
-        """Ends what enter() began, and sends what was queued."""
-        try:
-            self.flush()
-        finally:
-            self.words[fast.C_ENTERED] = 0
+    def busy(self):
+        """Raises what enter() raises."""
+        raise OSError(EAGAIN, "the stack is busy: a callback may use sockets only when no socket call is interrupted")
 
     def wait(self, ms):
         """Sleeps until a frame may be waiting, at most ms."""
@@ -195,52 +180,30 @@ class Stack:
         finally:
             late.drop("counters")
 
-    def run(self, now, k):
-        """What poll() leaves to plain Python. k: what fast.receive() returned."""
+    def take(self, now, k):
+        """Takes frame k - 1 of the receive ring, which is plain Python's to handle, and gives it back."""
         words = self.words
-        words[fast.C_ENTERED] = 1
         try:
-            self._drain(now, k)
-            self._expire(now)
-            self.flush()
+            words[fast.C_ENTERED] = 1
+            frame = self.pool.frames[k - 1]
+            length = fast.received_length(words, self.objects)
+            if self.observer is not None:
+                self.observer.received(frame, length, now)
+            self.link.input(frame, length, now)
+        except Exception as e:
+            self._count(e)
         finally:
+            fast.release(words, self.objects)
             words[fast.C_ENTERED] = 0
-        if self._on_poll is not None:
-            self._on_poll()
 
-    def _drain(self, now, k):
-        words = self.words
-        objects = self.objects
-        driver = self.driver
-        frames = self.pool.frames
-        dma = objects[fast.O_DMA]
-        if (words[fast.C_DRIVER_AT] - now - 1 & 0x3FFFFFFF) >> fast.SOON:
-            words[fast.C_DRIVER_AT] = now  # a driver that wants to look less often says so there
-            driver.poll(now)
-        for _ in range(_ROUNDS_A_POLL):
-            k = k or fast.receive(words, objects, now, fast.FRAMES_A_POLL)
-            while k:
-                if k > 0:
-                    self._input(frames[k - 1], fast.received_length(words, objects), now)
-                    fast.release(words, objects)
-                if k < 0 or words[fast.C_TX_FULL]:
-                    self.flush()
-                if words[fast.C_RX_RETURNED] >= fast.FRAMES_A_POLL:
-                    break
-                k = fast.receive(words, objects, now, fast.FRAMES_A_POLL)
-            if words[fast.C_RX_RETURNED] == 0:
-                break
-            words[fast.C_RX_RETURNED] = k = 0
-            driver.refill()
-            self.flush()
-            if dma is None:
-                driver.poll(now)
-            else:
-                dma()
-
-    def _expire(self, now):
+    def run(self, now):
+        """Runs what poll() leaves to plain Python."""
         words = self.words
         try:
+            words[fast.C_ENTERED] = 1
+            if (words[fast.C_DRIVER_AT] - now - 1 & 0x3FFFFFFF) >> fast.SOON:
+                words[fast.C_DRIVER_AT] = ticks.add(now, _SLOW_MS)  # a driver that wants to look at another time says so there
+                self.driver.poll(now)
             if words[fast.C_LOOPS]:
                 looped = self.ip.looped
                 for _ in range(len(looped)):
@@ -253,14 +216,9 @@ class Stack:
                 self._slow(now)
         except Exception as e:
             self._count(e)
-
-    def _input(self, frame, length, now):
-        try:
-            if self.observer is not None:
-                self.observer.received(frame, length, now)
-            self.link.input(frame, length, now)
-        except Exception as e:
-            self._count(e)
+        finally:
+            words[fast.C_ENTERED] = 0
+        self.flush()
 
     def _count(self, e):
         # Most likely MemoryError: the heap is full, or locked by the program. The frame counts as lost, the peer repeats it.
@@ -300,17 +258,8 @@ class Stack:
         else:
             self.configure(lease.address, lease.netmask, lease.gateway, lease.dns, lease.mtu)
 
-    def flush(self):
-        """Hands queued transmit frames to the driver."""
-        words = self.words
-        words[fast.C_TX_FULL] = 0
-        if words[fast.C_TX_QUEUED]:
-            if self.observer is not None:
-                self._show_sent()
-            words[fast.C_TX_QUEUED] = 0
-            self.driver.transmit()
-
-    def _show_sent(self):
+    def show_sent(self):
+        """Shows the observer the transmit frames that are queued."""
         pool = self.pool
         for _ in range(self.words[fast.C_TX_QUEUED]):
             i = self._seen

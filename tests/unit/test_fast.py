@@ -37,6 +37,7 @@ if ON_DEVICE:
             self.tcb[fast.RCV_SIZE] = self.tcb[fast.SND_SIZE] = size
             self.tcb[fast.RCV_MSS] = 1460
             self.rcv = random_bytes(random, size)
+            fast.point(self.tcb, fast.RCV_RING, self.rcv)
             self.snd = random_bytes(random, size)
             self.objects = [None] * fast.O_COUNT
             empty = array("I", [0] * fast.TCB_WORDS)
@@ -183,7 +184,7 @@ def test_read_at_every_offset_of_the_ring():
                     tcb[fast.RCV_HEAD], tcb[fast.RCV_LEN] = head, length
                     tcb[fast.RCV_NXT], tcb[fast.RCV_ADV] = 0xFFFFFFF0, (0xFFFFFFF0 + size - length) & 0xFFFFFFFF
                     buffer = bytearray(60)
-                    got = fast.read(table.objects, 0, buffer, 3, n, keep)
+                    got = fast.read(buffer, 0, table.objects, 3, n, keep)
                     taken = min(n, length)
                     expected = bytes(table.rcv[(head + i) % size] for i in range(taken))
                     assert got == taken and buffer == bytes(3) + expected + bytes(57 - taken), (head, length, n)
@@ -198,7 +199,7 @@ def test_read_asks_for_a_window_update_when_half_of_the_buffer_is_free_again():
     for n in range(1, 37):
         table = Table(36)
         table.tcb[fast.RCV_LEN] = 36
-        fast.read(table.objects, 0, bytearray(40), 0, n, 0)
+        fast.read(bytearray(40), 0, table.objects, 0, n, 0)
         assert table.tcb[fast.FLAGS] == (fast.FLAG_ACK_NOW if n >= 18 else 0), n
 
 
@@ -227,7 +228,7 @@ def test_write_at_every_offset_of_the_ring():
 def test_negative_lengths_copy_nothing():
     table = Table(36)
     table.tcb[fast.RCV_LEN] = 36
-    assert fast.read(table.objects, 0, bytearray(4), 0, -1, 0) == 0
+    assert fast.read(bytearray(4), 0, table.objects, 0, -1, 0) == 0
     assert fast.write(table.objects, 0, b"abcd", 0, -1) == 0
 
 
@@ -279,10 +280,11 @@ def test_expired_finds_every_timer_that_is_due_and_when_to_look_next():
 
 @both
 def test_the_words_have_numbers_of_their_own():
+    addresses = ("C_RX_RING", "C_TX_RING", "C_KEYS", "C_LOOKUP", "C_TCB", "C_TAKE_END", "C_ENDPOINT")  # two words each
     context = [name for name in dir(fast) if name[:2] == "C_" and name not in ("C_WORDS", "C_FRAMES")]
-    addresses = ("C_RX_RING", "C_TX_RING", "C_KEYS", "C_LOOKUP", "C_ENDPOINT")  # two words each
     numbers = sorted([getattr(fast, name) for name in context] + [getattr(fast, name) + 1 for name in addresses])
     assert numbers == list(range(fast.C_WORDS)), numbers
+    assert fast.C_FRAMES == fast.C_WORDS
     members = [name for name in dir(fast) if name[:2] == "O_" and name != "O_COUNT"]
     assert sorted(getattr(fast, name) for name in members) == list(range(fast.O_COUNT))
     flags = [getattr(fast, name) for name in dir(fast) if name[:5] == "FLAG_" and name != "FLAG_TIMERS"]

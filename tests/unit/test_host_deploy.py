@@ -157,3 +157,11 @@ def test_a_branch_too_long_for_the_processor_is_an_error():
 
 def test_the_firmware_compiles_for_the_esp32():
     assert deploy.compile_all(deploy.sources(), "xtensawin")["barenet/fast.mpy"]
+
+
+def test_the_checksum_adds_words_where_ints_have_64_bits():
+    sources = deploy.sources()
+    for files in (sources, deploy.fold_constants(sources)):
+        assert b"\n_WIDE = const(1)\n" in deploy.fit(files, "x64")["barenet/fast.py"]
+        for architecture in ("x86", "xtensawin", "armv7emsp"):
+            assert deploy.fit(files, architecture) == files

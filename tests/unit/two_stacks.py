@@ -34,11 +34,15 @@ class Port:
         pool.reset()
         self._fill = self._drain = 0
         self.pool = pool
+        pool.words[fast.C_DMA] = 1
 
     def stop(self):
         self.pool = None
 
     def poll(self, now):
+        pass
+
+    def dma(self, words, objects):
         while self.inbox and self.inbox[0][0] <= self.pair.time and self.pool is not None:
             frame = self.inbox[0][1]
             if not self.take(frame, len(frame)):

@@ -35,7 +35,7 @@ class Fuzz:
         self.random = Random(seed)
         self.buffer = bytearray(1500)
         self.wire = Wire(receive=4, transmit=4)
-        self.wire.cable.transmit = self._transmit
+        self.wire.stack.objects[fast.O_TRANSMIT] = self._transmit
         self.sent = 0
         self.listener = self.wire.listen(80, 2, 1024, 1024)
         self.connect()

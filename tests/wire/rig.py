@@ -83,12 +83,16 @@ class Cable:
     def start(self, pool):
         pool.reset()
         self.pool = pool
+        pool.words[fast.C_DMA] = 1
         self.fill = self.drain = 0
 
     def stop(self):
         self.pool = None
 
     def poll(self, now):
+        pass
+
+    def dma(self, words, objects):
         pool = self.pool
         while self.inbox and fast.owned_by_dma(pool.rx_ring, self.fill):
             frame = self.inbox.pop(0)

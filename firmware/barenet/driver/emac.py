@@ -161,22 +161,23 @@ class EMAC:
         self._next = ticks_ms() & 0x3FFFFFFF
 
     def poll(self, now):
-        """Looks at link and DMA a few times a second; costs a comparison otherwise. Never raises, never waits."""
-        if self.pool is None or (now - self._next) & 0x20000000:
-            return
-        self._looking = True
-        try:
-            self._next = (now + self._step()) & 0x3FFFFFFF
-        except Exception as e:
-            # MDIO that does not answer, or no memory: the next look is soon enough.
-            self.last_error = e
-            self._state = _LOOK
-            self._next = (now + _LOOK_MS) & 0x3FFFFFFF
-        self._looking = False
+        """Looks at link and DMA a few times a second, and says in C_DRIVER_AT when it wants to look again. Never raises, never waits."""
         if self.pool is None:
-            self.stop()
-        else:
-            self.pool.words[fast.C_DRIVER_AT] = self._next
+            return
+        if not (now - self._next) & 0x20000000:
+            self._looking = True
+            try:
+                self._next = (now + self._step()) & 0x3FFFFFFF
+            except Exception as e:
+                # MDIO that does not answer, or no memory: the next look is soon enough.
+                self.last_error = e
+                self._state = _LOOK
+                self._next = (now + _LOOK_MS) & 0x3FFFFFFF
+            self._looking = False
+            if self.pool is None:
+                self.stop()
+                return
+        self.pool.words[fast.C_DRIVER_AT] = self._next
 
     def _step(self):
         state = self._state
@@ -271,11 +272,13 @@ class EMAC:
             mem32[_OPMODE] = 0
             mem32[_BUSMODE] = _SWR
 
+    @micropython.viper
     def refill(self):
         """Receive poll demand: a receiver that found no descriptor stays suspended without."""
         if self.running:
             mem32[_RXPOLLDEMAND] = 0
 
+    @micropython.viper
     def transmit(self):
         """Transmit poll demand."""
         if self.running:

@@ -1,8 +1,8 @@
 """The virtual board's cable: a Linux TAP device (or packet socket) behind the same rings that the EMAC's DMA works on.
 
 read(2) on the descriptor gives one frame, write(2) sends one; both never block. `dma` and `transmit` do what the DMA
-does on the chip; they are viper because it costs no CPU there. The descriptor is read through ffi: FileIO.readinto
-would loop until its buffer is full and so swallow every second frame.
+does on the chip, where it costs no CPU: therefore viper. The descriptor is read through ffi: FileIO.readinto would loop
+until its buffer is full and so swallow every second frame.
 """
 
 import os
@@ -23,6 +23,28 @@ _write = _libc.func("i", "write", "ipi")
 _poll = _libc.func("i", "poll", "pii")
 
 
+@micropython.viper
+def _receive(words, objects):
+    """Moves waiting frames from the cable into the receive ring."""
+    c = ptr32(words)
+    ring = int(ptr32(c[int(fast.C_RX_RING)] | c[int(fast.C_RX_RING) + 1] << 32))
+    i = c[int(fast.C_DMA_RX)]
+    frames = objects[int(fast.O_FRAMES)]
+    read = _read
+    d = ptr32(ring + (i << 5))
+    while d[0] >> 31 & 1:
+        length = int(read(c[int(fast.C_DMA)] - 1, frames[i], fast.FRAME_SIZE))
+        if length <= 0:
+            break
+        # As the DMA marks a good frame: length with FCS, first and last descriptor.
+        d[0] = (length + int(fast.FCS)) << 16 | 0x0300
+        i += 1
+        if i == c[int(fast.C_RX_COUNT)]:
+            i = 0
+        d = ptr32(ring + (i << 5))
+    c[int(fast.C_DMA_RX)] = i
+
+
 class TAP:
     """A driver (see docs/architecture.md) on the file descriptor named by config["fd"], else by BARENET_LINK_FD.
 
@@ -37,70 +59,49 @@ class TAP:
         self.fd = int(fd)
         mac = config.get("mac")
         self.mac = mac_address(mac) if mac else b"\x02\xba\x4e\x00\x00\x02"
+        self.dma = _receive
         self.pool = None
         self.write_errors = 0
         self._wait = array("i", [self.fd, _POLLIN])
 
     def start(self, pool):
         pool.reset()
-        pool.words[fast.C_DMA_RX] = pool.words[fast.C_DMA_TX] = 0
         self.pool = pool
+        self._words = pool.words
+        self._frames = pool.frames
+        self._words[fast.C_DMA_RX] = self._words[fast.C_DMA_TX] = 0
+        self._words[fast.C_DMA] = self.fd + 1
 
     def stop(self):
-        self.pool = None
+        if self.pool is not None:
+            self._words[fast.C_DMA] = 0
+            self.pool = None
 
     def poll(self, now):
         # There is no hardware to look after.
-        self.pool.words[fast.C_DRIVER_AT] = now + _FAR & 0x3FFFFFFF
-
-    @micropython.viper
-    def dma(self):
-        """Fills the receive ring from the cable."""
-        pool = self.pool
-        if not pool:
-            return
-        c = ptr32(pool.words)
-        ring = int(ptr32(c[int(fast.C_RX_RING)] | c[int(fast.C_RX_RING) + 1] << 32))
-        i = c[int(fast.C_DMA_RX)]
-        frames = pool.frames
-        fd = self.fd
-        while True:
-            d = ptr32(ring + (i << 5))
-            if d[0] >> 31 & 1 == 0:
-                break
-            length = int(_read(fd, frames[i], fast.FRAME_SIZE))
-            if length <= 0:
-                break
-            # As the DMA marks a good frame: length with FCS, first and last descriptor.
-            d[0] = (length + int(fast.FCS)) << 16 | 0x0300
-            i += 1
-            if i == c[int(fast.C_RX_COUNT)]:
-                i = 0
-        c[int(fast.C_DMA_RX)] = i
+        self._words[fast.C_DRIVER_AT] = now + _FAR & 0x3FFFFFFF
 
     def refill(self):
         pass
 
     @micropython.viper
     def transmit(self):
-        pool = self.pool
-        if not pool:
+        c = ptr32(self._words)
+        if c[int(fast.C_DMA)] == 0:
             return
-        c = ptr32(pool.words)
         ring = int(ptr32(c[int(fast.C_TX_RING)] | c[int(fast.C_TX_RING) + 1] << 32))
         i = c[int(fast.C_DMA_TX)]
-        frames = pool.frames
-        fd = self.fd
-        while True:
-            d = ptr32(ring + (i << 5))
-            if d[0] >> 31 & 1 == 0:
-                break
-            if int(_write(fd, frames[c[int(fast.C_RX_COUNT)] + i], d[1] & 0x1FFF)) < 0:
+        frames = self._frames
+        write = _write
+        d = ptr32(ring + (i << 5))
+        while d[0] >> 31 & 1:
+            if int(write(c[int(fast.C_DMA)] - 1, frames[c[int(fast.C_RX_COUNT)] + i], d[1] & 0x1FFF)) < 0:
                 self.write_errors = int(self.write_errors) + 1
             d[0] = 0
             i += 1
             if i == c[int(fast.C_TX_COUNT)]:
                 i = 0
+            d = ptr32(ring + (i << 5))
         c[int(fast.C_DMA_TX)] = i
 
     def wait(self, ms):

@@ -293,6 +293,7 @@ class TCP:
             self._free(connection, self.rcv, fast.RCV_RING)
             self._free(connection, self.snd, fast.SND_RING)
             self.tcbs[slot] = _FREE
+            self.words[fast.C_SLOT] = self.words[fast.C_TCB] = 0
             connection.slot = -1
 
     def free_buffers(self, connection):

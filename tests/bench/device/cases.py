@@ -434,15 +434,13 @@ def emac_driver(burst):
     driver = emac.EMAC({"phy": {"address": 1}})
     driver.pool = Pool()
     driver.running = True
-    driver._next = 1000
-    now = 500
+    refill = driver.refill
+    transmit = driver.transmit
 
     def run(n):
         for _ in range(n):
-            driver.poll(now)
-            driver.refill()
-            driver.transmit()
-            driver.poll(now)
+            refill()
+            transmit()
 
     def empty(n):
         for _ in range(n):
