@@ -28,6 +28,7 @@ from barenet.fast import (
     C_TX_NEXT,
     C_TX_QUEUED,
     C_TX_RING,
+    O_CLOCK,
     O_FRAMES,
     O_QUEUES,
     O_TRANSMIT,
@@ -235,7 +236,7 @@ def push(self, data, stack) -> int:
     n = int(len(data))
     if n > e[E_MOST] or e[E_NEIGHBOURS] != c[int(C_NEIGHBOURS)] or c[int(C_ENTERED)] or c[int(C_EVERY_FRAME_SLOW)]:
         return -1
-    if (e[E_EXPIRES] - int(stack.clock())) >> 29 & 1:
+    if (e[E_EXPIRES] - int(stack.objects[O_CLOCK]())) >> 29 & 1:
         return -1
     i = c[int(C_TX_NEXT)]
     d = ptr32((c[int(C_TX_RING)] | c[int(C_TX_RING) + 1] << 32) + (i << 5))

@@ -30,7 +30,8 @@ def current():
 class Stack:
     """The stack on one driver (see docs/architecture.md for what a driver is).
 
-    receive, transmit: frames in each ring. hostname: sent by DHCP. clock(): milliseconds, any origin, wrapping at 2**30 or beyond.
+    receive, transmit: frames in each ring. hostname: sent by DHCP. clock(): milliseconds, any origin, wrapping at 2**30 or beyond; it may be
+    replaced.
     on_link(up), on_poll(): callbacks for the layer above, None where it has none.
 
     Once it has started it has four functions more, all of them viper (fast.bind()):
@@ -46,7 +47,6 @@ class Stack:
     def __init__(self, driver, receive=8, transmit=4, hostname="barenet", clock=time.ticks_ms):
         gc.collect()  # the frames stay for good: better in the holes that importing has left than behind them
         self.driver = driver
-        self.clock = clock
         self.pool = Pool(receive, transmit, getattr(driver, "allocate", bytearray))
         self.words = self.pool.words
         self.objects = self.pool.objects
@@ -74,9 +74,18 @@ class Stack:
         self.on_poll = None  # called by poll() while C_ON_POLL is set
         self._seen = 0
         objects = self.objects
+        objects[fast.O_CLOCK] = clock
         objects[fast.O_DMA] = getattr(driver, "dma", None)
         objects[fast.O_TRANSMIT] = driver.transmit
         objects[fast.O_REFILL] = driver.refill
+
+    @property
+    def clock(self):
+        return self.objects[fast.O_CLOCK]
+
+    @clock.setter
+    def clock(self, clock):
+        self.objects[fast.O_CLOCK] = clock
 
     @property
     def resolver(self):
@@ -140,7 +149,7 @@ class Stack:
 
     def now(self):
         """Returns the time in ms modulo 2**30."""
-        return self.clock() & 0x3FFFFFFF
+        return self.objects[fast.O_CLOCK]() & 0x3FFFFFFF
 
     def busy(self):
         """Raises what enter() raises."""
