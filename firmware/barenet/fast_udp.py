@@ -75,11 +75,11 @@ def receive(words, objects) -> int:
     """
     c = ptr32(words)
     taken = 0
-    while taken < c[int(C_RX_COUNT)]:
+    while True:
         i = c[int(C_RX_NEXT)]
         d = ptr32((c[int(C_RX_RING)] | c[int(C_RX_RING) + 1] << 32) + (i << 5))
         w = d[0]
-        if w >> 31 & 1 or w & _RX_ES_FS_LS != _RX_FS_LS or c[int(C_EVERY_FRAME_SLOW)]:
+        if w >> 31 & 1 or w & _RX_ES_FS_LS != _RX_FS_LS or c[int(C_EVERY_FRAME_SLOW)] or taken == c[int(C_RX_COUNT)]:
             break
         k = int(C_FRAMES) + (i << 1)
         h = ptr16(c[k] | c[k + 1] << 32)
