@@ -46,6 +46,9 @@ _NOT_FOR_THE_BOARD = ("manifest.py", "package.json")
 # Constants that depend on the processor: see their definitions.
 _OF_THE_PROCESSOR = {"x64": {"barenet/fast.py": (b"_WIDE = const(0)", b"_WIDE = const(1)")}}
 
+# To compile it takes 190 KB of heap, more than a board without PSRAM has: it goes there compiled, even among sources.
+_TOO_LARGE = f"{PACKAGE}/fast.py"
+
 _CHUNK = 1024
 # The root, because a program may have left another working directory.
 _ASK_MPY = """
@@ -125,7 +128,7 @@ def target(mpy: int) -> tuple[str | None, str]:
     if (version, sub_version) != (MPY_VERSION, MPY_SUB_VERSION):
         return None, (
             f"the board's MicroPython loads .mpy {version}.{sub_version}, the compiler here makes "
-            f"{MPY_VERSION}.{MPY_SUB_VERSION}: copying sources, which needs more memory on the board"
+            f"{MPY_VERSION}.{MPY_SUB_VERSION}: copying sources, which needs PSRAM on the board (190 KB of heap)"
         )
     return ARCHITECTURES[architecture], ""
 
@@ -288,7 +291,7 @@ def deploy(
     """Bring a board up to date and restart it.
 
     board: what the board is; None keeps its board.json. network: see `network_config`; None keeps what is there.
-    source: copy sources instead of .mpy.  clean: copy everything, changed or not.
+    source: copy sources instead of .mpy, but for the one module that is too large for that.  clean: copy everything, changed or not.
     progress: gets (bytes copied, bytes to copy, path).
 
     Raises DeployError or BarenetError; a board on which copying broke off is said to hold a mixture.
@@ -296,12 +299,13 @@ def deploy(
     connection.clean_heap()
     mpy = int(connection.run(_ASK_MPY))
     wanted, kind = sources(folder), "py"
-    if not source:
-        architecture, why_not = target(mpy)
-        if architecture:
-            wanted, kind = compile_all(wanted, architecture), f"mpy for {architecture}"
-        else:
-            say(why_not)
+    architecture, why_not = target(mpy)
+    if not architecture:
+        say(why_not)
+    elif source:
+        wanted |= compile_folded({_TOO_LARGE: wanted.pop(_TOO_LARGE)}, architecture)
+    else:
+        wanted, kind = compile_all(wanted, architecture), f"mpy for {architecture}"
 
     config = board_config(_read_json(connection, BOARD_FILE), board, network)
     wanted[BOARD_FILE] = json.dumps(config, separators=(",", ":")).encode()
