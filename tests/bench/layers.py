@@ -106,6 +106,9 @@ def _attribute(chunks: Iterator[list[bytes]], printed: list[str]) -> collections
     marker = None
     marks = 0
     current = ("program", "bytecode")
+    caller = current
+    before: collections.deque[bytes] = collections.deque(maxlen=4)  # instructions: one of them calls libffi
+    back: set[bytes] = set()  # what is executed when it returns
     code: dict[bytes, tuple[str, str] | None] = {}
     loads: dict[bytes, tuple[str, str] | None] = {}
     readers: dict[bytes, list[int]] = collections.defaultdict(lambda: [0, 0])  # instruction → loads of other bytes, of bytecode
@@ -136,8 +139,15 @@ def _attribute(chunks: Iterator[list[bytes]], printed: list[str]) -> collections
                 owner = code.get(at, 0)
                 if owner == 0:
                     owner = code[at] = places.code(int(at.partition(b",")[0], 16))
-                if owner and current is not _AWAY:  # the far end also calls viper
+                if current is _AWAY:  # the far end runs bytecode and viper, too
+                    if at.partition(b",")[0] in back:
+                        current = caller
+                elif owner is _AWAY:
+                    caller, current = current, _AWAY
+                    back = {b"%08x" % sum(int(part, base) for part, base in zip(i.split(b","), (16, 10))) for i in before}
+                elif owner:
                     current = owner
+                before.append(at)
                 totals[current] += 1
             elif line[-2:] != b",1":
                 if marks == 1:
@@ -149,7 +159,7 @@ def _attribute(chunks: Iterator[list[bytes]], printed: list[str]) -> collections
                 if marks == 1:
                     seen = readers[at]
                     seen[owner is not None] += 1
-                elif owner and at in loop and int(line[3:-2], 16) >> _BLOCK_BITS not in objects:
+                elif owner and current is not _AWAY and at in loop and int(line[3:-2], 16) >> _BLOCK_BITS not in objects:
                     current = owner
     return result
 
