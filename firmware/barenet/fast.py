@@ -247,6 +247,7 @@ SEVERAL = const(0xFF)
 FRAMES_A_POLL = const(64)  # a flood must not keep the program from running
 SOON = const(16)  # C_SLOW_AT and C_DRIVER_AT lie less than 2**16 ms ahead, else they have passed
 _BURSTS_A_POLL = const(16)  # of transmit frames
+_POLLS_A_PUSH = const(4)  # Ctrl-C must get a turn
 ACK_DELAY = const(40)  # ms
 RTO_MIN = const(200)  # ms
 RTO_MAX = const(60000)
@@ -1633,6 +1634,14 @@ def output(source: ptr32, target: ptr32, objects, slot: int) -> int:
                     target = ptr32(int(target) + 64)
                     source = ptr32(int(source) + 64)
                     k -= 64
+                while k >= 16:
+                    target[0] = source[0]
+                    target[1] = source[1]
+                    target[2] = source[2]
+                    target[3] = source[3]
+                    target = ptr32(int(target) + 16)
+                    source = ptr32(int(source) + 16)
+                    k -= 16
                 while k >= 4:
                     target[0] = source[0]
                     target = ptr32(int(target) + 4)
@@ -1658,6 +1667,10 @@ def output(source: ptr32, target: ptr32, objects, slot: int) -> int:
                     s += target[8] + target[9] + target[10] + target[11] + target[12] + target[13] + target[14] + target[15]
                     target = ptr32(int(target) + 64)
                     k -= 64
+                while k >= 16:
+                    s += target[0] + target[1] + target[2] + target[3]
+                    target = ptr32(int(target) + 16)
+                    k -= 16
                 while k >= 4:
                     s += target[0]
                     target = ptr32(int(target) + 4)
@@ -1947,6 +1960,14 @@ def put(source: ptr32, target: ptr32, stack, slot: int, start: int, n: int) -> i
             target = ptr32(int(target) + 64)
             source = ptr32(int(source) + 64)
             k -= 64
+        while k >= 16:
+            target[0] = source[0]
+            target[1] = source[1]
+            target[2] = source[2]
+            target[3] = source[3]
+            target = ptr32(int(target) + 16)
+            source = ptr32(int(source) + 16)
+            k -= 16
         while k >= 4:
             target[0] = source[0]
             target = ptr32(int(target) + 4)
@@ -1974,14 +1995,46 @@ def put(source: ptr32, target: ptr32, stack, slot: int, start: int, n: int) -> i
 
 
 @micropython.viper
+def push(data, stack, slot: int) -> int:
+    """Hands `data` to put() as far as there is room, with a poll where there is none; returns how many bytes of it were taken.
+
+    That is fewer when plain Python must wait, or look: for the kind of object, too.
+    """
+    kind = type(data)
+    done = 0
+    if kind is bytes or kind is bytearray or kind is memoryview:
+        words = stack.words
+        n = int(len(data))
+        polled = 0
+        while done < n:
+            k = int(put(data, words, stack, slot, done, n - done))
+            if k > 0:
+                done += k
+            elif k < 0 or polled == _POLLS_A_PUSH:
+                break
+            else:
+                polled += 1
+                stack.poll()
+    return done
+
+
+@micropython.viper
 def take(stack, slot: int, buffer, at: int, n: int) -> int:
-    """Gives a program up to n bytes that have come for connection `slot`, in buffer[at:]; returns how many, 0 inside enter() … leave().
+    """Gives a program up to n bytes (n < 0: as many as have room) that have come for connection `slot`, in buffer[at:].
+
+    Returns how many, 0 inside enter() … leave(). Raises TypeError for a buffer that cannot be written to.
 
     First comes what the receive buffer holds, then text of the frames that wait, which receive() copies straight to `buffer`; what does not
     fit stays in the receive ring, for the next call or poll. When there is nothing this polls once.
     """
     words = stack.words
     c = ptr32(words)
+    left = int(len(buffer))
+    if left:
+        buffer[0] = buffer[0]
+    left -= at
+    if n < 0 or n > left:
+        n = left
     if c[C_ENTERED] or slot < 0:
         return 0
     objects = stack.objects

@@ -41,6 +41,7 @@ from barenet.fast import (
     SYN_RECEIVED,
     SYN_SENT,
     TIME_WAIT,
+    push,
     take,
 )
 from barenet.ip import ANY, parse_address
@@ -555,28 +556,22 @@ class socket(io.IOBase):
 
     def recv_into(self, buffer, n=0, flags=0):
         """Does as recv(), into `buffer`; n = 0 is its length. Returns how many bytes."""
-        endpoint = self._endpoint
-        if endpoint is not None:
-            peek = flags & MSG_PEEK
-            done = endpoint.pull(buffer, n or -1, peek)
-            if done < 0:
-                self._stack.poll()
-                done = endpoint.pull(buffer, n or -1, peek)
-            if done >= 0:
-                return done
-        size = len(buffer)
-        if size:
-            buffer[0] = buffer[0]  # as in _room(), without a call
-        if n <= 0 or n > size:
-            n = size
         connection = self._connection
         if connection is not None:
-            if n == 0:
-                return 0
             if not (flags or self._read_closed):
-                done = take(self._stack, connection.slot, buffer, 0, n)
+                done = take(self._stack, connection.slot, buffer, 0, n or -1)
                 if done:
                     return done
+        elif self._endpoint is not None:
+            done = self._endpoint.pull(buffer, n or -1, flags & MSG_PEEK)
+            if done < 0:
+                self._stack.poll()
+                done = self._endpoint.pull(buffer, n or -1, flags & MSG_PEEK)
+            if done >= 0:
+                return done
+        n = _room(buffer, n or -1)
+        if n == 0 and connection is not None:
+            return 0
         timeout = 0 if flags & MSG_DONTWAIT else self._receive_ms
         if self._arrived(timeout) < 0:
             _late(timeout)
@@ -698,13 +693,18 @@ class socket(io.IOBase):
 
     def sendall(self, data, flags=0):
         """Hands over all of `data`. Raises OSError as send() does; how much was sent before is then not known."""
+        done = 0
+        connection = self._connection
+        if connection is not None:
+            done = push(data, self._stack, connection.slot)
+            if done and done == len(data):
+                return
         data = _data(data)
         n = len(data)
         timeout = 0 if flags & MSG_DONTWAIT else self._send_ms
         if self._endpoint is not None:
             self.send(data, flags)
             return
-        done = 0
         while done < n:
             count = self._put(data, done, n - done, timeout)
             if count < 0:
