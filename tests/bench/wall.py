@@ -288,6 +288,7 @@ def measure() -> dict[str, float]:
     return {
         **values,
         "receive / bare receive": ratio("receive", "bare receive"),
+        "send / bare receive": ratio("send", "bare receive"),
         "send / bare send": ratio("send", "bare send"),
         "receive / kernel": ratio("receive", "kernel"),
         "send / kernel": ratio("send", "kernel"),
@@ -306,7 +307,7 @@ def measure() -> dict[str, float]:
 # Name: (mark, whether larger is better).
 MARKS = {
     "receive / bare receive": (0.4, True),
-    "send / bare send": (0.4, True),
+    "send / bare receive": (0.4, True),
     f"receive under {PINGS} pings a second / receive": (0.8, True),
     "idle ping, median, ms": (10.0, False),
     "asyncio echo, median, ms": (2.0, False),
