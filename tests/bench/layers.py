@@ -82,7 +82,7 @@ def _trace(case: str, burst: int) -> tuple[float, collections.Counter]:
             with os.fdopen(read, "rb", buffering=0) as trace:
                 totals = _attribute(_lines(trace), printed)
             if process.wait(60):
-                raise BarenetError(f"the case {case} failed:\n{''.join(printed)}")
+                raise BarenetError(f"the case {case} failed:\n{''.join(printed[1:])}")
         finally:
             if process.poll() is None:
                 process.kill()
