@@ -22,8 +22,9 @@ help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo 'Options: BOARD=name (see make boards), PORT=/dev/ttyUSB0, ARGS="further options of barenet"'
 
+# All of them in two processes, the files in their order: the long ones come first.
 test: venv programs ## run all tests; TESTS="tests/unit -k arp" runs some
-	$(VENV)/bin/python -m pytest $(TESTS)
+	$(VENV)/bin/python -m pytest $(or $(TESTS),--numprocesses 2 --dist loadfile --no-loadscope-reorder)
 
 grid: venv programs ## TCP over every kind of bad cable, beside Linux; ARGS=--help
 	@$(VENV)/bin/python tests/peer/grid.py $(ARGS)

@@ -44,6 +44,18 @@ class RemoteError(BarenetError):
         super().__init__(f"the board raised {self.traceback.splitlines()[-1] if self.traceback else 'an exception'}")
 
 
+class _Transport(SerialTransport):
+    def read_until(self, min_num_bytes, ending, timeout=10, data_consumer=None, timeout_overall=None):
+        """As mpremote's, but `timeout_overall` holds while the board keeps printing, too."""
+        if timeout_overall is None:
+            return super().read_until(min_num_bytes, ending, timeout, data_consumer)
+        data = b""
+        deadline = time.monotonic() + timeout_overall
+        while not data.endswith(ending) and time.monotonic() < deadline:
+            data += self.serial.read(1)
+        return data
+
+
 class Connection:
     """A board in its raw REPL. Use `connect`."""
 
@@ -171,7 +183,7 @@ def connect(port: str) -> Iterator[Connection]:
 
 def _open(port: str) -> SerialTransport:
     try:
-        return SerialTransport(port, baudrate=BAUD, timeout=2)
+        return _Transport(port, baudrate=BAUD, timeout=2)
     except (OSError, ValueError) as error:
         raise BarenetError(serial_ports.explain(port, error)) from None
     except TransportError:

@@ -201,10 +201,12 @@ def command(driver: str | None) -> None:
     A virtual board gets a lease, resolves a name, fetches a page and serves one, against real servers.
     """
     setup_system.provide()
-    run(Console(highlight=False), driver)
+    console = Console(highlight=False)
+    # Who reads a file does not watch the typing.
+    run(console, driver, pause=0.02 if console.is_terminal else 0.0)
 
 
-def run(console: Console, driver: str | None = None, pause: float = 0.02) -> None:
+def run(console: Console, driver: str | None, pause: float) -> None:
     """Runs the tour on a virtual board with this LAN driver (see VirtualBoard).
 
     Raises BarenetError when a step does not do what it should. The programs dnsmasq, nginx and curl must be on PATH.

@@ -5,6 +5,7 @@ from micropython import const
 BROADCAST = b"\xff\xff\xff\xff\xff\xff"
 HEADER = const(14)
 _FRAME_MIN = const(60)  # without FCS
+_WAITS = const(200)  # looks for a free transmit descriptor; the longest frame leaves within a few of them
 
 
 class Ethernet:
@@ -39,11 +40,16 @@ class Ethernet:
         handler(frame, length, now)
 
     def begin(self):
-        """Returns a transmit frame to fill from offset 14, or None (counted) when the ring is full."""
-        frame = self.pool.transmit_frame()
-        if frame is None:
-            self.drops["transmit ring full"] += 1
-        return frame
+        """Returns a transmit frame to fill from offset 14, or None (counted) when the ring stays full.
+
+        What is answered in one go may be more than the ring holds, a datagram's fragments or a burst of SYNs: the first of them leave meanwhile.
+        """
+        for _ in range(_WAITS):
+            frame = self.pool.transmit_frame()
+            if frame is not None:
+                return frame
+            self.flush()
+        self.drops["transmit ring full"] += 1
 
     def send(self, frame, destination, ethertype, length):
         """Completes the header of the frame that begin() gave and sends it; `length` counts from the header's first byte."""

@@ -22,7 +22,6 @@ _LONGEST = const(65535 - 20)  # data of one datagram
 _TINY = const(24)
 _FRAME = const(34)  # Ethernet and IP header
 _MORE = const(0x2000)
-_WAITS = const(200)  # looks for a free transmit descriptor; the longest frame leaves within a few of them
 _TIME_EXCEEDED = const(11)
 _REASSEMBLY = const(1)
 
@@ -116,7 +115,7 @@ class Part:
             if mac is None:
                 packet = bytearray(HEADER + size)
             else:
-                packet = self._begin()
+                packet = ip.link.begin()
                 if packet is None:
                     return False
                 at = 14
@@ -209,13 +208,3 @@ class Part:
             if offset < length:
                 fast.copy(frame, data, min(len(data), length - offset), _FRAME + offset, 0)
         return memoryview(frame)
-
-    def _begin(self):
-        # The ring has fewer frames than a datagram has fragments.
-        link = self.ip.link
-        for _ in range(_WAITS):
-            frame = link.pool.transmit_frame()
-            if frame is not None:
-                return frame
-            link.flush()
-        return link.begin()

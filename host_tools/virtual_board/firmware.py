@@ -21,31 +21,19 @@ class Firmware:
     def __init__(self, folder: Path, mpy: int):
         self.folder = folder
         self._architecture, _ = deploy.target(mpy)
-        self._sources: dict[str, bytes] = {}
+        self._files: dict[str, bytes] = {}
         self.refresh()
 
     def refresh(self) -> None:
         """Compiles what has changed or was lost. Raises BarenetError with the compiler's message."""
-        sources = deploy.sources()
+        files = deploy.sources()
         if self._architecture:
-            sources = deploy.fold_constants(sources)
-        for name, content in sources.items():
-            if self._sources.get(name) != content or not any(file.exists() for file in self._files(name)):
-                self._put(name, content)
-        for name in self._sources.keys() - sources.keys():
-            for file in self._files(name):
-                file.unlink(missing_ok=True)
-        self._sources = sources
-
-    def _put(self, name: str, content: bytes) -> None:
-        files = {name: content}
-        if self._architecture:
-            files = deploy.compile_folded(files, self._architecture, _OPTIMIZE)
-        for path, data in files.items():
-            file = self.folder / path
-            file.parent.mkdir(parents=True, exist_ok=True)
-            file.write_bytes(data)
-
-    def _files(self, name: str) -> tuple[Path, Path]:
-        source = self.folder / name
-        return source, source.with_suffix(".mpy")
+            files = deploy.compile_all(files, self._architecture, _OPTIMIZE)
+        for name, content in files.items():
+            file = self.folder / name
+            if self._files.get(name) != content or not (file.exists() or file.with_suffix(".py").exists()):
+                file.parent.mkdir(parents=True, exist_ok=True)
+                file.write_bytes(content)
+        for name in self._files.keys() - files.keys():
+            (self.folder / name).unlink(missing_ok=True)
+        self._files = files

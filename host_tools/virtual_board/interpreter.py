@@ -19,7 +19,7 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from host_tools import CACHE
+from host_tools import CACHE, cache
 from host_tools.errors import BarenetError
 
 SUITE = "trixie"
@@ -108,20 +108,10 @@ def find(bits: int = 32) -> Interpreter:
     raise BarenetError(f"no MicroPython: {reason}; or put a `micropython` on PATH")
 
 
-def cache_folder() -> Path:
-    """Returns the folder that downloads are kept in: BARENET_CACHE, else the checkout's .cache, else the user's own."""
-    named = os.environ.get("BARENET_CACHE")
-    if named:
-        return Path(named).absolute()
-    if os.access(CACHE if CACHE.exists() else CACHE.parent, os.W_OK):
-        return CACHE
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "barenet"
-
-
 def _unpacked(target: _Target) -> Interpreter | None:
     """Returns Debian's MicroPython from the cache, unpacking it first if need be; None when it does not run here."""
     name = f"micropython-{VERSION}-{target.architecture}"
-    folder = cache_folder()
+    folder = cache.folder()
     shared = () if os.environ.get("BARENET_CACHE") else (CACHE / name,)
     for root in (*shared, folder / name):
         if found := _in_root(root, target):

@@ -362,6 +362,7 @@ class Supervisor:
         self._program.close()
         self._program = None
         self._tell(exit=code)
+        self._console.raw = False  # the Ctrl-B that left it may have come when the program had the port
         self._boot()
 
     def _show(self, text: bytes) -> None:

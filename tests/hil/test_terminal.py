@@ -83,7 +83,7 @@ def test_repl_is_a_prompt_that_evaluates_keeps_state_and_is_left_with_ctrl_brack
 def test_monitor_shows_what_the_board_prints_and_ends_well_with_ctrl_c(board, tmp_path):
     log = tmp_path / "log.txt"
     with connect(board.serial) as connection:
-        connection.start("import time\ntime.sleep(3)\nprint('from the', 'board')")
+        connection.start("import time\nfor _ in range(100):\n    print('from the', 'board')\n    time.sleep_ms(150)")
     monitor = subprocess.Popen(
         [*BARENET, "monitor", "--port", board.serial, "--log", log], stdout=subprocess.PIPE, stderr=subprocess.PIPE
     )

@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 
 import pytest
+import serial
 
 from host_tools import ROOT
 from host_tools.errors import BarenetError
@@ -273,6 +274,17 @@ def test_a_program_runs_in_place_of_the_repl_and_the_repl_comes_back():
         with board.program("while True: pass"):
             pass
         assert board.exec("print(1)") == "1\n"
+
+
+def test_main_runs_again_after_a_program_that_was_started_from_the_raw_repl():
+    with VirtualBoard(driver="tap") as board:
+        with serial.Serial(board.serial, timeout=5) as port:
+            port.write(b"\x01")
+            assert port.read_until(b"CTRL-B to exit\r\n>").endswith(b">")
+            with board.program("print(1)") as program:
+                assert program.output() == "1\n"
+        assert board.addresses["ip"] == "10.77.0.2"
+        assert board.exec("print('lan' in globals())") == "True\n"
 
 
 def test_servers_can_be_started_before_the_board_boots():

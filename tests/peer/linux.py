@@ -15,7 +15,7 @@ import sys
 import textwrap
 import threading
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from mpremote.transport import TransportError
 
@@ -24,6 +24,7 @@ from host_tools import ROOT
 LINUX, BOARD = "10.77.0.1", "10.77.0.2"
 BOARD_MAC = "02:ba:4e:00:00:02"
 TIMEOUT = 10  # s, of every socket
+SO_RCVBUFFORCE = 33
 BURST = 6  # frames that may come at once: the EMAC has 8 receive descriptors, and Linux may have something to say, too
 FRAMES_IN = "lan.status('counters')['frames']['in']"
 
@@ -152,6 +153,14 @@ class Linux:
         """Runs `ip` in the namespace and returns what it prints."""
         return self.board.run(["ip", *arguments], check=True, capture_output=True, text=True, timeout=TIMEOUT).stdout
 
+    def patient(self):
+        """Lets Linux repeat nothing for lack of an answer: a busy machine may let the board wait, for some ms or for more than the usual 200.
+
+        New connections have neither the tail loss probe nor a retransmission timer below 5 s.
+        """
+        self.sysctl("net.ipv4.tcp_early_retrans", 0)
+        self.ip("route", "change", "10.77.0.0/24", "dev", "tap0", "src", LINUX, "rto_min", "5s")
+
     def capture(self):
         """Records what crosses the cable in a `with` block; gives a Capture."""
         return Capture(self.packets())
@@ -166,7 +175,8 @@ class Capture:
     def __init__(self, packets):
         self.frames = []
         self._packets = packets
-        packets.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 22)  # as much of it as the kernel allows
+        with suppress(PermissionError):  # an ordinary user has what net.core.rmem_max allows
+            packets.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, 1 << 24)
         packets.settimeout(0.1)
         self._stop = False
         self._thread = threading.Thread(target=self._run, daemon=True)
@@ -179,15 +189,20 @@ class Capture:
         time.sleep(0.05)
         self._stop = True
         self._thread.join(TIMEOUT)
+        self._packets.setblocking(False)
+        with suppress(BlockingIOError):  # what waits is part of it: a busy machine may have let the thread fall behind
+            for _ in range(100_000):
+                self._take()
         self._packets.close()
 
     def _run(self):
         while not self._stop:
-            try:
-                frame, address = self._packets.recvfrom(2000)
-            except TimeoutError:
-                continue
-            self.frames.append((time.monotonic(), address[2] != socket.PACKET_OUTGOING, frame))
+            with suppress(TimeoutError):
+                self._take()
+
+    def _take(self):
+        frame, address = self._packets.recvfrom(2000)
+        self.frames.append((time.monotonic(), address[2] != socket.PACKET_OUTGOING, frame))
 
     def tcp(self, port=None):
         """Returns the TCP segments as Segment, of one port (on either side) if given."""

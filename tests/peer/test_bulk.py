@@ -168,6 +168,7 @@ def test_a_clean_transfer_has_no_retransmission_and_no_superfluous_ack(board, li
             n -= s.write(buffer, min(n, 4000))
         s.close()
     """
+    linux.patient()
     with linux.listen(7013) as listener, linux.capture() as capture:
         with running(board, echo, 60) as future, listener.accept()[0] as c:
             c.sendall(bytes(size))

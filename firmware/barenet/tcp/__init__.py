@@ -99,10 +99,11 @@ class TCP:
             raise OSError(EADDRINUSE)
         connection = connection or self.create()
         self._place(connection, (address if address[0] == 127 else self.ip.address, local_port), (address, port))
-        before = array("I", connection.tcb)
+        # A copy that nobody needs would hold the buffers, whose addresses are in it, for as long as the collector takes some number for its own.
+        before = None if self.observer is None else array("I", connection.tcb)
         try:
             connection.open(now, self._iss(connection, now))
-            if self.observer is not None:
+            if before is not None:
                 self.observer.changed("connect", connection, before)
         except (OSError, MemoryError):
             connection._end(0)

@@ -368,7 +368,13 @@ class Connection:
         if flags & RST:
             # RFC 5961 section 3: only the exact next number resets; one elsewhere in the window may be a guess.
             if ahead == 0:
-                self._end(ECONNREFUSED if tcb[STATE] == SYN_RECEIVED and self.listener is None else ECONNRESET, "RST")
+                self.settle(now)  # the fast path may have taken a FIN just before
+                code = ECONNRESET
+                if tcb[STATE] == SYN_RECEIVED and self.listener is None:
+                    code = ECONNREFUSED
+                elif tcb[STATE] in (CLOSED, TIME_WAIT):
+                    code = 0  # nothing is lost: a peer that is done answers the second ACK of its repeated FIN so (section 3.10.7.4)
+                self._end(code, "RST")
             elif 0 < ahead < window:
                 self.tcp.challenge(self, now)
             else:
