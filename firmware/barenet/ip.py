@@ -270,7 +270,9 @@ def parse_address(text):
     parts = text.split(".")
     if len(parts) != 4:
         return None
-    for part in parts:
-        if not part.isdigit() or len(part) > 3 or int(part) > 255:
+    for i in range(4):
+        part = parts[i]
+        if len(part) > 3 or not part.isdigit() or int(part) > 255:
             return None
-    return bytes(int(part) for part in parts)
+        parts[i] = int(part)
+    return bytes(parts)

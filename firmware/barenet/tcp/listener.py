@@ -10,19 +10,33 @@ from micropython import const
 
 _RESERVE = const(4096)
 _COOKIES_MS = const(130_000)  # as long as a cookie may be good after the last one that was sent
+_FREE_MS = const(100)
+_BESIDE = const(2048)  # what a connection takes beside its buffers, with the socket that accept() makes
+
+_free = 0  # bytes of heap, as far as known
+_asked = 0  # when
 
 
 def _number(data, at):
     return data[at] << 24 | data[at + 1] << 16 | data[at + 2] << 8 | data[at + 3]
 
 
-def _spare(n):
-    """Raises MemoryError when n bytes would not leave the program as much again: a peer that comes back is the smaller evil."""
+def _spare(n, now):
+    """Raises MemoryError when n bytes would not leave the program as much again: a peer that comes back is the smaller evil.
+
+    To ask for the free memory walks the heap, 2 ms of a board's 160 KB: done once in _FREE_MS, between which what was given out is taken off.
+    """
+    global _free, _asked
     need = n + max(n, _RESERVE)
-    if gc.mem_free() < need:
-        gc.collect()
-        if gc.mem_free() < need:
-            raise MemoryError
+    if _free < need or not 0 <= ticks.diff(now, _asked) < _FREE_MS:
+        _free = gc.mem_free()
+        if _free < need:
+            gc.collect()
+            _free = gc.mem_free()
+            if _free < need:
+                raise MemoryError
+        _asked = now
+    _free -= n + _BESIDE
 
 
 class Listener:
@@ -141,14 +155,14 @@ class Listener:
         if self.full():
             self.tcp.drops["backlog full"] += 1  # the peer repeats what it has sent
             return True
-        connection = self._open_passive(local, remote)
+        connection = self._open_passive(local, remote, now)
         if connection is not None:
             connection.open_cookie(irs, iss, mss)
             connection.input(frame, start, end, ACK, now)
         return True
 
     def _passive(self, local, remote, frame, start, header_end, above, now):
-        connection = self._open_passive(local, remote)
+        connection = self._open_passive(local, remote, now)
         if connection is None:
             return
         try:
@@ -161,11 +175,11 @@ class Listener:
             connection._end(0)
             self.tcp.delete(connection)
 
-    def _open_passive(self, local, remote):
+    def _open_passive(self, local, remote, now):
         """Returns a connection with its place and buffers among those that are opening, None without memory for it."""
         connection = None
         try:
-            _spare(self.rcvbuf + self.sndbuf)
+            _spare(self.rcvbuf + self.sndbuf, now)
             connection = self.tcp.create(self.rcvbuf, self.sndbuf)
             self.tcp._place(connection, local, remote)
             connection.listener = self
