@@ -286,7 +286,7 @@ def flash(
 @click.option("--gw", metavar="ADDRESS", help="Router, with --ip.")
 @click.option("--dns", metavar="ADDRESS", help="DNS server, with --ip.")
 @click.option("--dhcp", is_flag=True, help="Get the address by DHCP (what a new board does).")
-@click.option("--source", is_flag=True, help="Copy sources in place of compiled modules (all but fast.py): line numbers in tracebacks.")
+@click.option("--source", is_flag=True, help="Copy sources in place of compiled modules (but for viper): line numbers in tracebacks.")
 @click.option("--clean", is_flag=True, help="Copy every file, changed or not.")
 @json_option
 def deploy(
