@@ -27,10 +27,12 @@ class Endpoint:
     """
 
     pull = fast_udp.pull
+    take = fast_udp.take
     push = fast_udp.push
 
     def __init__(self, udp, rcvbuf):
         self.udp = udp
+        self.objects = udp.ip.link.pool.objects
         self.address = ANY
         self.port = 0
         self.remote = None
@@ -146,18 +148,6 @@ class Endpoint:
         record = bytes(memoryview(self.words)[fast_udp.E_RECORD : fast_udp.E_RECORD + 2])
         return record[2:6], record[0] << 8 | record[1]
 
-    def take(self, buffer, n, peek=False):
-        """Do as `pull` does, and raise a pending error of the peer when no datagram waits."""
-        n = self.pull(buffer, n, peek)
-        if n < 0:
-            self.raise_error()
-        return n
-
-    def receive_into(self, buffer, n, peek=False):
-        """Do as `take` does, but return (length, source, port), or None when no datagram waits."""
-        n = self.take(buffer, n, peek)
-        return None if n < 0 else (n,) + self.sender()
-
     @property
     def dropped(self):
         """How many datagrams found no room."""
@@ -236,7 +226,7 @@ class Endpoint:
         return True
 
     def failed(self, code, destination, port, now):
-        """Keep an error of the peer for the next `send` or `take` (RFC 1122 section 4.1.3.3)."""
+        """Keep an error of the peer for the next call (RFC 1122 section 4.1.3.3)."""
         self.forget()
         if port == self.remote_port and destination == self.remote and code != EMSGSIZE:
             self.error = code

@@ -123,7 +123,9 @@ O_WORDS = const(11)  # the context words themselves
 O_CLOCK = const(12)  # the stack's clock()
 O_DATAGRAMS = const(13)  # takes UDP datagrams, once there is an endpoint: fast_udp.receive()
 O_QUEUES = const(14)  # what has arrived for each endpoint
-O_COUNT = const(15)
+O_POLL = const(15)  # the stack's poll(), and its run(), which ends one
+O_RUN = const(16)
+O_COUNT = const(17)
 
 # Control block words.
 STATE = const(0)
@@ -247,7 +249,6 @@ SEVERAL = const(0xFF)
 FRAMES_A_POLL = const(64)  # a flood must not keep the program from running
 SOON = const(16)  # C_SLOW_AT and C_DRIVER_AT lie less than 2**16 ms ahead, else they have passed
 _BURSTS_A_POLL = const(16)  # of transmit frames
-_POLLS_A_PUSH = const(4)  # Ctrl-C must get a turn
 ACK_DELAY = const(40)  # ms
 RTO_MIN = const(200)  # ms
 RTO_MAX = const(60000)
@@ -492,6 +493,7 @@ def receive(source: ptr32, target: ptr32, objects, most: int) -> int:
 
     Returns the index + 1 of a frame that plain Python must look at (then call release), 0 when no frame waits or `most` have been handled
     or the program's buffer is full (see take), or -1 when the transmit ring is full: the driver should transmit, then call again.
+    What arrives in order is acknowledged once, behind the last of the frames that wait (RFC 9293 section 3.10.7.4, MUST-58 and MUST-59).
 
     Viper keeps the first two locals in registers, so these arguments have the names and types of what the loops use: 15 instructions for a
     word that is added up and copied, against 19 with other locals. The loops stand here because a call costs 400.
@@ -502,6 +504,7 @@ def receive(source: ptr32, target: ptr32, objects, most: int) -> int:
     keys = ptr32(c[C_KEYS] | c[C_KEYS + 1] << 32)
     slot = c[C_SLOT] - 1
     t = ptr32(c[C_TCB] | c[C_TCB + 1] << 32)
+    pending = 0  # slot + 1 of the connection whose ACK waits
     i = now - c[C_NOW] & _MASK30
     if i >> 29 == 0:
         c[C_CLOCK] += i
@@ -511,7 +514,8 @@ def receive(source: ptr32, target: ptr32, objects, most: int) -> int:
         d = ptr32(ring + (i << 5))
         w = d[0]
         if w >> 31 & 1 or most <= 0:
-            return 0
+            i = 0 - 1
+            break
         if w & (_RX_ES | _RX_FS_LS) != _RX_FS_LS:
             c[C_DROP_RECEIVE_ERROR] += 1
             release(objects[O_WORDS], objects)
@@ -529,11 +533,11 @@ def receive(source: ptr32, target: ptr32, objects, most: int) -> int:
                 if n:
                     most -= n
                     continue
-            return i + 1
+            break
         source = ptr32(frame + 14)
         end = 14 + (f[16] << 8 | f[17])
         if end > n or end < 54 or source[4] != c[C_ADDRESS]:
-            return i + 1
+            break
         if _WIDE:
             w = source[0] + source[1] + source[2] + source[3] + source[4]
             w = (w & 0xFFFF) + (w >> 16)
@@ -547,23 +551,27 @@ def receive(source: ptr32, target: ptr32, objects, most: int) -> int:
             continue
         start = 34 + (f[46] >> 4 << 2)
         if start < 54 or start > end or f[47] & (SYN | RST | URG | ACK) != ACK:
-            return i + 1
+            break
         # Frames come in trains of one connection.
         if slot < 0 or keys[slot << 1] != source[3] or keys[(slot << 1) + 1] != source[5]:
             slot = int(lookup(objects, objects[O_FRAMES][i], 34))
             if slot < 0:
-                return i + 1
+                break
+            if pending:
+                output(objects[O_WORDS], now, objects, pending - 1)
+                pending = 0
             point(objects[O_WORDS], C_TCB, objects[O_TCBS][slot])
             c[C_SLOT] = slot + 1
             t = ptr32(c[C_TCB] | c[C_TCB + 1] << 32)
         flags = t[FLAGS]
         if t[STATE] < ESTABLISHED or t[STATE] > CLOSE_WAIT or flags & FLAG_ORPHAN:
-            return i + 1
+            break
         room = 0
         if c[C_TAKE_SLOT] == slot + 1:
             room = c[C_TAKE_LEFT]
             if room == 0 and end != start:
-                return 0
+                i = 0 - 1
+                break
         n = end - 34
         w = t[PSEUDO_SUM] + (n >> 8 | (n & 0xFF) << 8)
         if _WIDE:
@@ -627,7 +635,7 @@ def receive(source: ptr32, target: ptr32, objects, most: int) -> int:
                 if t[RECORD_COUNT] and flags & FLAG_TIMERS == 0:
                     start_timer(objects[O_WORDS], objects[O_TCBS][slot], now)
                     flags = t[FLAGS]
-                if flags & (FLAG_FIN | FLAG_ACK_NOW) == 0 and t[SND_LEN] == t[SND_NXT] - t[SND_UNA] & _MASK30:
+                if flags & FLAG_FIN == 0 and t[SND_LEN] == t[SND_NXT] - t[SND_UNA] & _MASK30:
                     flags &= ~(FLAG_OUTPUT | FLAG_FORCE | FLAG_CWND_FULL)  # all has left already: output() would find nothing
                     t[FLAGS] = flags
             if n:
@@ -714,10 +722,19 @@ def receive(source: ptr32, target: ptr32, objects, most: int) -> int:
         c[C_RX_RETURNED] += 1
         c[C_FRAMES_IN] += 1
         most -= 1
-        if t[FLAGS] & (FLAG_ACK_NOW | FLAG_OUTPUT):
-            output(objects[O_WORDS], now, objects, slot)
-            if c[C_TX_FULL]:
-                return -1
+        k = t[FLAGS] & (FLAG_ACK_NOW | FLAG_OUTPUT)
+        if k:
+            if plain and k == FLAG_ACK_NOW:
+                pending = slot + 1
+            else:
+                pending = 0
+                output(objects[O_WORDS], now, objects, slot)
+                if c[C_TX_FULL]:
+                    i = 0 - 2
+                    break
+    if pending:
+        output(objects[O_WORDS], now, objects, pending - 1)
+    return i + 1
 
 
 @micropython.viper
@@ -1910,7 +1927,7 @@ def read(target: ptr32, slot: ptr32, objects, at: int, n: int, keep: int) -> int
 
 
 @micropython.viper
-def put(source: ptr32, target: ptr32, stack, slot: int, start: int, n: int) -> int:
+def put(source: ptr32, target: ptr32, objects, slot: int, start: int, n: int) -> int:
     """Copies at most n bytes from buffer[start:] into the send buffer and sends what may leave: put(buffer, words, …).
 
     Returns how many fitted; -1 when plain Python must look: not open for writing, in the middle of a change, observed, or a peer on this board.
@@ -1919,7 +1936,6 @@ def put(source: ptr32, target: ptr32, stack, slot: int, start: int, n: int) -> i
     c = target
     if slot < 0 or c[C_ENTERED] | c[C_EVERY_FRAME_SLOW]:
         return -1
-    objects = stack.objects
     t = ptr32(objects[O_TCBS][slot])
     if t[STATE] != ESTABLISHED and t[STATE] != CLOSE_WAIT or t[FLAGS] & (FLAG_FIN | FLAG_LOOP):
         return -1
@@ -1995,49 +2011,52 @@ def put(source: ptr32, target: ptr32, stack, slot: int, start: int, n: int) -> i
 
 
 @micropython.viper
-def push(data, stack, slot: int) -> int:
-    """Hands `data` to put() as far as there is room, with a poll where there is none; returns how many bytes of it were taken.
+def push(self, data, polls: int) -> int:
+    """Connection.push(): hands `data` to put() as far as there is room, with a poll where there is none, `polls` of them at most.
 
-    That is fewer when plain Python must wait, or look: for the kind of object, too.
+    Returns how many bytes of it were taken. That is fewer when plain Python must wait, or look: for the kind of object, too.
     """
     kind = type(data)
     done = 0
     if kind is bytes or kind is bytearray or kind is memoryview:
-        words = stack.words
+        objects = self.tcp.objects
+        words = objects[O_WORDS]
+        slot = int(self.slot)
         n = int(len(data))
-        polled = 0
         while done < n:
-            k = int(put(data, words, stack, slot, done, n - done))
+            k = int(put(data, words, objects, slot, done, n - done))
             if k > 0:
                 done += k
-            elif k < 0 or polled == _POLLS_A_PUSH:
+            elif k < 0 or polls <= 0:
                 break
             else:
-                polled += 1
-                stack.poll()
+                polls -= 1
+                objects[O_POLL]()
+                slot = int(self.slot)  # a callback may have closed the socket
     return done
 
 
 @micropython.viper
-def take(stack, slot: int, buffer, at: int, n: int) -> int:
-    """Gives a program up to n bytes (n < 0: as many as have room) that have come for connection `slot`, in buffer[at:].
+def take(self, buffer, at: int, n: int) -> int:
+    """Connection.take(): gives a program up to n bytes (n < 0: as many as have room) that have come, in buffer[at:].
 
-    Returns how many, 0 inside enter() … leave(). Raises TypeError for a buffer that cannot be written to.
+    Returns how many, or -1 when there are none, or plain Python must look. Raises TypeError for a buffer that cannot be written to.
 
     First comes what the receive buffer holds, then text of the frames that wait, which receive() copies straight to `buffer`; what does not
     fit stays in the receive ring, for the next call or poll. When there is nothing this polls once.
     """
-    words = stack.words
-    c = ptr32(words)
     left = int(len(buffer))
     if left:
         buffer[0] = buffer[0]
     left -= at
     if n < 0 or n > left:
         n = left
-    if c[C_ENTERED] or slot < 0:
-        return 0
-    objects = stack.objects
+    objects = self.tcp.objects
+    words = objects[O_WORDS]
+    c = ptr32(words)
+    slot = int(self.slot)
+    if c[C_ENTERED] or slot < 0 or n <= 0:
+        return -1
     t = ptr32(c[C_TCB] | c[C_TCB + 1] << 32)
     if c[C_SLOT] != slot + 1:
         t = ptr32(objects[O_TCBS][slot])
@@ -2053,9 +2072,9 @@ def take(stack, slot: int, buffer, at: int, n: int) -> int:
         c[C_TAKE_END + 1] = address
         c[C_TAKE_LEFT] = left
         c[C_TAKE_SLOT] = slot + 1
-        receive(words, c[C_NOW], objects, FRAMES_A_POLL)
+        receive(words, c[C_NOW], objects, c[C_RX_COUNT])
         if c[C_TAKE_LEFT] == n:
-            stack.poll()
+            objects[O_POLL]()
         c[C_TAKE_SLOT] = 0
         left = c[C_TAKE_LEFT]
         if left and t[RCV_LEN] and t[FLAGS] & FLAG_ORPHAN == 0:  # a callback may have closed the socket
@@ -2069,7 +2088,7 @@ def take(stack, slot: int, buffer, at: int, n: int) -> int:
         else:
             output(words, c[C_NOW], objects, slot)
     if due:
-        stack.run(c[C_NOW])
+        objects[O_RUN](c[C_NOW])
     else:
         if c[C_TX_QUEUED]:
             c[C_TX_QUEUED] = c[C_TX_FULL] = 0
@@ -2077,7 +2096,22 @@ def take(stack, slot: int, buffer, at: int, n: int) -> int:
         if c[C_RX_RETURNED] << 1 >= c[C_RX_COUNT]:
             c[C_RX_RETURNED] = 0
             objects[O_REFILL]()
-    return n - left
+    return n - left if n - left else -1
+
+
+@micropython.viper
+def fill(self, buffer, n: int) -> int:
+    """Connection.fill(): take() until there are n bytes (n < 0: as many as have room), or none for now; returns how many."""
+    left = int(len(buffer))
+    if n < 0 or n > left:
+        n = left
+    done = 0
+    while done < n:
+        k = int(take(self, buffer, done, n - done))
+        if k < 0:
+            break
+        done += k
+    return done
 
 
 @micropython.viper
@@ -2188,9 +2222,12 @@ def bind(stack):
             if ring[c[C_RX_NEXT] << 3] >> 31 & 1:
                 break
             k = 1
-            while k and c[C_RX_RETURNED] < left:
+            lap = c[C_RX_COUNT]
+            if lap > left:
+                lap = left
+            while k and c[C_RX_RETURNED] < lap:
                 c[C_TAKE_SLOT] = taker
-                k = int(receive(words, now, objects, left - c[C_RX_RETURNED]))
+                k = int(receive(words, now, objects, lap - c[C_RX_RETURNED]))
                 c[C_TAKE_SLOT] = taker = 0
                 if k > 0:
                     stack.take(now, k)
@@ -2223,4 +2260,6 @@ def bind(stack):
         if c[C_ON_POLL]:
             stack.on_poll()
 
+    objects[O_POLL] = poll
+    objects[O_RUN] = stack.run
     return poll, enter, leave, flush

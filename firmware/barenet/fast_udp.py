@@ -30,8 +30,10 @@ from barenet.fast import (
     C_TX_RING,
     O_CLOCK,
     O_FRAMES,
+    O_POLL,
     O_QUEUES,
     O_TRANSMIT,
+    O_WORDS,
     RX_CHAINED_SIZE,
     add,
     copy,
@@ -196,6 +198,16 @@ def pull(self, buffer, n: int, peek: int) -> int:
 
 
 @micropython.viper
+def take(self, buffer, at: int, n: int) -> int:
+    """Endpoint.take(): pull(), after a poll when no datagram waits. `at` is 0: the arguments are those of fast.take()."""
+    k = int(pull(self, buffer, n, 0))
+    if k < 0:
+        self.objects[O_POLL]()
+        k = int(pull(self, buffer, n, 0))
+    return k
+
+
+@micropython.viper
 def learn(words, endpoint) -> int:
     """Keeps the headers of the frame that was queued last for push(); returns 0 when that is no whole datagram of this endpoint."""
     c = ptr32(words)
@@ -222,7 +234,7 @@ def learn(words, endpoint) -> int:
 
 
 @micropython.viper
-def push(self, data, stack) -> int:
+def push(self, data) -> int:
     """Endpoint.push(): sends `data` where the datagram before went (see Endpoint.target).
 
     Returns its length, or -1 when that is not possible: plain Python finds out why, and sends it or says so.
@@ -230,19 +242,18 @@ def push(self, data, stack) -> int:
     kind = type(data)
     if not (kind is bytes or kind is bytearray or kind is memoryview):
         return -1
-    words = stack.words
-    c = ptr32(words)
+    objects = self.objects
+    c = ptr32(objects[O_WORDS])
     e = ptr32(self.words)
     n = int(len(data))
     if n > e[E_MOST] or e[E_NEIGHBOURS] != c[int(C_NEIGHBOURS)] or c[int(C_ENTERED)] or c[int(C_EVERY_FRAME_SLOW)]:
         return -1
-    if (e[E_EXPIRES] - int(stack.objects[O_CLOCK]())) >> 29 & 1:
+    if (e[E_EXPIRES] - int(objects[O_CLOCK]())) >> 29 & 1:
         return -1
     i = c[int(C_TX_NEXT)]
     d = ptr32((c[int(C_TX_RING)] | c[int(C_TX_RING) + 1] << 32) + (i << 5))
     if d[0] >> 31 & 1:
         return -1
-    objects = stack.objects
     k = c[int(C_RX_COUNT)] + i
     frame = objects[O_FRAMES][k]
     k = int(C_FRAMES) + (k << 1)

@@ -8,6 +8,9 @@ What waits, waits by running the stack: it polls until its condition is true, it
 timeout counts from the last byte that moved. What does not wait says so as the stock module does: the stream methods
 (read, readinto, readline, write) return None, the others raise OSError(EAGAIN). After a timeout all raise
 OSError(ETIMEDOUT). Reading and writing into buffers allocates nothing.
+
+The methods that move data are short, and what they seldom need is a method of its own: a call whose locals and stack take
+more than 11 words gets them from the heap, which on the chip costs as much as the segment that it moves.
 """
 
 import io
@@ -41,8 +44,6 @@ from barenet.fast import (
     SYN_RECEIVED,
     SYN_SENT,
     TIME_WAIT,
-    push,
-    take,
 )
 from barenet.ip import ANY, parse_address
 from barenet.lan import text
@@ -98,6 +99,7 @@ _HUP = const(0x10)
 _NVAL = const(0x20)
 
 _BACKLOG = const(2)  # each connection that waits has its buffers already
+_POLLS = const(4)  # while sendall() or write() hands over data that has no room yet: Ctrl-C must get a turn
 _NAP = const(20)  # ms between looks: timers run in between, arriving frames end it early
 _LONGEST = const(0x1FFFFFFF)  # ms, what ticks can compare
 _RESOLVE = const(30_000)  # ms; the resolver's own tries end well before that
@@ -187,11 +189,10 @@ def _until(stack, ready, what, timeout):
     nap = _NAP
     while True:
         if timeout > 0:
-            left = ticks.diff(end, stack.now())
-            if left <= 0:
+            nap = ticks.diff(end, stack.now())
+            if nap <= 0:
                 return False
-            nap = min(left, _NAP)
-        stack.wait(nap)
+        stack.wait(min(nap, _NAP))
         stack.poll()
         if ready(what):
             return True
@@ -365,7 +366,6 @@ class socket(io.IOBase):
         try:
             self._listener = stack.tcp.listen(port, backlog, host, self._size(SO_RCVBUF), self._size(SO_SNDBUF))
             self._local = (host, self._listener.port)
-            self._connection = None
         finally:
             stack.leave()
 
@@ -536,19 +536,12 @@ class socket(io.IOBase):
         flags: MSG_PEEK leaves it there, MSG_DONTWAIT does not wait.
         Raises OSError: EAGAIN, ETIMEDOUT, ENOTCONN, ECONNRESET …, the connection's error once.
         """
-        endpoint = self._endpoint
-        if n <= 0 and endpoint is None:
+        if n <= 0 and self._endpoint is None:
             return b""
-        timeout = 0 if flags & MSG_DONTWAIT else self._receive_ms
-        ready = self._arrived(timeout)
-        if ready < 0:
-            _late(timeout)
-        buffer = bytearray(min(max(n, 0), ready))
-        if endpoint is not None:
-            endpoint.pull(buffer, -1, flags & MSG_PEEK)
-            return bytes(buffer)
-        self._take(buffer, 0, len(buffer), flags & MSG_PEEK)
-        return bytes(buffer)
+        n = min(max(n, 0), self._ready(flags))
+        buffer = bytearray(n)
+        n = self.recv_into(buffer, n, flags)
+        return bytes(buffer if n == len(buffer) else buffer[:n])
 
     def recvfrom(self, n, flags=0):
         """Does as recv() and returns (data, (host, port))."""
@@ -556,25 +549,20 @@ class socket(io.IOBase):
 
     def recv_into(self, buffer, n=0, flags=0):
         """Does as recv(), into `buffer`; n = 0 is its length. Returns how many bytes."""
-        connection = self._connection
-        if connection is not None:
-            if not (flags or self._read_closed):
-                done = take(self._stack, connection.slot, buffer, 0, n or -1)
-                if done:
-                    return done
-        elif self._endpoint is not None:
-            done = self._endpoint.pull(buffer, n or -1, flags & MSG_PEEK)
-            if done < 0:
-                self._stack.poll()
-                done = self._endpoint.pull(buffer, n or -1, flags & MSG_PEEK)
+        if not (flags or self._read_closed):
+            done = self._connection
+            if done is None:
+                done = self._endpoint
+            done = done.take(buffer, 0, n or -1)
             if done >= 0:
                 return done
+        return self._recv_into(buffer, n, flags)
+
+    def _recv_into(self, buffer, n, flags):
         n = _room(buffer, n or -1)
-        if n == 0 and connection is not None:
+        if n == 0 and self._endpoint is None:
             return 0
-        timeout = 0 if flags & MSG_DONTWAIT else self._receive_ms
-        if self._arrived(timeout) < 0:
-            _late(timeout)
+        self._ready(flags)
         return self._take(buffer, 0, n, flags & MSG_PEEK)
 
     def recvfrom_into(self, buffer, n=0, flags=0):
@@ -594,47 +582,45 @@ class socket(io.IOBase):
                 if timeout == 0:
                     return None
                 _late(timeout)
-            if ready == 0:
+            if ready == 0 and self._endpoint is None:
                 break
-            if 0 < n < ready:
-                ready = n
-            part = bytearray(ready)
-            self._take(part, 0, ready, 0)
-            parts.append(bytes(part))
+            ready = self.recv(ready if n < 0 else min(n, ready))
+            parts.append(ready)
             if n > 0:
-                n -= ready
+                n -= len(ready)
             if self._complete(timeout):
                 break
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
     def readinto(self, buffer, n=-1):
         """Does as read(), into `buffer`, at most n bytes. Returns how many."""
-        endpoint = self._endpoint
-        if endpoint is not None and n and len(buffer):
-            count = endpoint.pull(buffer, n, 0)
-            if count >= 0:
-                return count
+        done = 0
+        if not self._read_closed:
+            if self._connection is not None:
+                done = self._connection.fill(buffer, n)
+                if done and (done == n or done == len(buffer)):
+                    return done
+            elif n and len(buffer):
+                done = self._endpoint.take(buffer, 0, n)
+                if done >= 0:
+                    return done
+                done = 0
+        return self._readinto(buffer, n, done)
+
+    def _readinto(self, buffer, n, done):
+        # The rest of readinto(), which has `done` bytes already.
         n = _room(buffer, n)
         timeout = self._receive_ms
-        connection = self._connection
-        done = 0
-        while done < n:
-            if connection is not None and not self._read_closed:
-                count = take(self._stack, connection.slot, buffer, done, n - done)
-                if count:
-                    done += count
-                    if self._complete(timeout):
-                        break
-                    continue
+        while done < n and not (done and self._complete(timeout)):
             ready = self._arrived(timeout)
             if ready < 0:
                 if timeout == 0:
                     return None
                 _late(timeout)
-            if ready == 0:
+            if ready == 0 and self._endpoint is None:
                 break
             done += self._take(buffer, done, n - done, 0)
-            if self._complete(timeout):
+            if self._endpoint is not None:
                 break
         return done
 
@@ -678,15 +664,25 @@ class socket(io.IOBase):
         shutdown(SHUT_WR) or once the peer is gone; UDP: EDESTADDRREQ without a peer, EMSGSIZE, ECONNREFUSED when an
         earlier datagram found no receiver.
         """
-        if self._endpoint is not None:
-            return self.sendto(data, flags, _PEER)
-        data = _data(data)
-        n = len(data)
+        if self._connection is not None:
+            done = self._connection.push(data, 1)
+            if done > 0:
+                return done
+        elif self._endpoint.target is _PEER:
+            done = self._endpoint.push(data)
+            if done >= 0:
+                return done
+        return self._send(data, flags)
+
+    def _send(self, data, flags):
         timeout = 0 if flags & MSG_DONTWAIT else self._send_ms
-        if n == 0:
+        data = _data(data)
+        if self._endpoint is not None:
+            return self._send_datagram(data, _PEER, timeout)
+        if len(data) == 0:
             self._connected()
             return 0
-        n = self._put(data, 0, n, timeout)
+        n = self._put(data, 0, len(data), timeout)
         if n < 0:
             _late(timeout)
         return n
@@ -694,22 +690,24 @@ class socket(io.IOBase):
     def sendall(self, data, flags=0):
         """Hands over all of `data`. Raises OSError as send() does; how much was sent before is then not known."""
         done = 0
-        connection = self._connection
-        if connection is not None:
-            done = push(data, self._stack, connection.slot)
+        if self._connection is not None:
+            done = self._connection.push(data, _POLLS)
             if done and done == len(data):
                 return
-        data = _data(data)
-        n = len(data)
-        timeout = 0 if flags & MSG_DONTWAIT else self._send_ms
+        self._sendall(data, flags, done)
+
+    def _sendall(self, data, flags, done):
+        # The rest of sendall(): `done` bytes have been handed over.
         if self._endpoint is not None:
             self.send(data, flags)
             return
-        while done < n:
-            count = self._put(data, done, n - done, timeout)
-            if count < 0:
+        data = _data(data)
+        timeout = 0 if flags & MSG_DONTWAIT else self._send_ms
+        while done < len(data):
+            n = self._put(data, done, len(data) - done, timeout)
+            if n < 0:
                 _late(timeout)
-            done += count
+            done += n
 
     def sendto(self, data, address, _address=None):
         """UDP: sends one datagram to (host, port) and returns its length. TCP: does as send().
@@ -717,17 +715,19 @@ class socket(io.IOBase):
         CPython's sendto(data, flags, address) works, too. Raises OSError: EMSGSIZE, EHOSTUNREACH, EACCES for a
         broadcast without SO_BROADCAST …
         """
+        if _address is None and self._endpoint is not None and address == self._endpoint.target:
+            n = self._endpoint.push(data)
+            if n >= 0:
+                return n
+        return self._sendto(data, address, _address)
+
+    def _sendto(self, data, address, _address):
         timeout = self._send_ms
         if _address is not None:
             timeout = 0 if address & MSG_DONTWAIT else timeout
             address = _address
-        endpoint = self._endpoint
-        if endpoint is None:
+        if self._endpoint is None:
             return self.send(data)
-        if address == endpoint.target:
-            n = endpoint.push(data, self._stack)
-            if n >= 0:
-                return n
         return self._send_datagram(_data(data), address, timeout)
 
     def write(self, data, offset=None, n=None):
@@ -736,6 +736,15 @@ class socket(io.IOBase):
         write(data, n): only its first n; write(data, offset, n): n from an offset on. A non-blocking socket takes what
         fits, and returns None when that is nothing.
         """
+        done = 0
+        if offset is None and self._connection is not None:
+            done = self._connection.push(data, _POLLS)
+            if done and done == len(data):
+                return done
+        return self._write(data, offset, n, done)
+
+    def _write(self, data, offset, n, done):
+        # The rest of write(): `done` bytes have been handed over.
         data = _data(data)
         end = len(data)
         at = 0
@@ -747,14 +756,16 @@ class socket(io.IOBase):
         if self._endpoint is not None:
             return self.send(data if end - at == len(data) else data[at:end])
         timeout = self._send_ms
-        done = at
+        if done and timeout == 0:
+            return done
+        done += at
         while done < end:
-            count = self._put(data, done, end - done, timeout)
-            if count < 0:
+            n = self._put(data, done, end - done, timeout)
+            if n < 0:
                 if timeout == 0:
                     return None
                 _late(timeout)
-            done += count
+            done += n
             if timeout == 0:
                 break
         return done - at
@@ -938,6 +949,14 @@ class socket(io.IOBase):
         # give the last data of a connection that was reset: it raises.
         return self._endpoint is not None or (timeout == 0 and not self._connection.error)
 
+    def _ready(self, flags):
+        # Returns how many bytes a read with these flags would give. Raises what says that none has come in time.
+        timeout = 0 if flags & MSG_DONTWAIT else self._receive_ms
+        n = self._arrived(timeout)
+        if n < 0:
+            _late(timeout)
+        return n
+
     def _take(self, buffer, at, n, peek):
         # Copies at most n received bytes to buffer[at:], returns how many.
         stack = self._stack
@@ -954,24 +973,15 @@ class socket(io.IOBase):
             stack.leave()
 
     def _put(self, data, at, n, timeout):
-        # Copies at most n bytes of data[at:] into the send buffer and sends what may leave; returns how many, or -1
-        # when there was no room in time.
-        stack = self._stack
-        connection = self._connection
-        if connection is not None:
-            done = fast.put(data, stack.words, stack, connection.slot, at, n)
-            if done == 0 and timeout:
-                stack.poll()
-                done = fast.put(data, stack.words, stack, connection.slot, at, n)
-            if done > 0:
-                return done
-        return self._put_slowly(data, at, n, timeout)
-
-    def _put_slowly(self, data, at, n, timeout):
+        # Copies at most n bytes of data[at:] into the send buffer and sends what may leave; returns how many, or -1 when there was no room in
+        # time.
         connection = self._connected()
         if not self._wait(_writable, connection, timeout):
             return -1
         stack = self._stack
+        done = fast.put(data, stack.words, stack.objects, connection.slot, at, n)
+        if done > 0:
+            return done
         stack.enter()
         try:
             n = connection.write(data, at, n)

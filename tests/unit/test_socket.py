@@ -1313,3 +1313,40 @@ def test_a_socket_can_talk_to_another_of_the_same_board():
         same(client.recv(9), b"and back")
         server.close()
         client.close()
+
+
+@on_device
+def test_methods_that_move_data_find_room_for_their_locals_on_the_c_stack():
+    import uctypes
+    from barenet.endpoint import Endpoint
+    from barenet.tcp.connection import Connection
+
+    word = struct.calcsize("P")
+
+    def frame_words(function):
+        # py/objfun.h: type, context, child table, byte code. py/bc.h: the byte code begins with the sizes of state and exception stack.
+        code = int.from_bytes(uctypes.bytes_at(id(function) + 3 * word, word), "little")
+        at = code
+        z = uctypes.bytes_at(at, 1)[0]
+        state = z >> 3 & 15
+        tries = z >> 2 & 1
+        n = 0
+        while z & 0x80:
+            at += 1
+            z = uctypes.bytes_at(at, 1)[0]
+            state |= (z & 0x30) << 2 * n
+            tries |= (z & 2) << n
+            n += 1
+        return state + 1 + 3 * tries
+
+    def example(a, b, c=0):
+        try:
+            return a(b, c)
+        finally:
+            b = c
+
+    assert frame_words(example) > 6
+    methods = "recv recv_into recvfrom_into read readinto _ready _arrived _wait send sendall sendto write ioctl _events"
+    for function in [getattr(socket.socket, name) for name in methods.split()] + [socket._until]:
+        words = frame_words(function)
+        assert words <= 11, (function, words)

@@ -11,8 +11,8 @@ if ON_DEVICE:
 
     def receive(endpoint, n=9000):
         buffer = bytearray(n)
-        got = endpoint.receive_into(buffer, n)
-        return got and (bytes(buffer[: got[0]]),) + got[1:]
+        got = endpoint.pull(buffer, n, 0)
+        return None if got < 0 else (bytes(buffer[:got]),) + endpoint.sender()
 
     def server(wire, port=7, rcvbuf=4096):
         endpoint = wire.stack.udp.endpoint(rcvbuf)

@@ -5,7 +5,7 @@ from wire import on_wire
 
 if ON_DEVICE:
     from barenet import fast
-    from rig import ACK, FIN, PSH, URG, Wire, established, pattern
+    from rig import ACK, FIN, PSH, URG, Wire, another, established, pattern
 
 
 @on_wire
@@ -40,6 +40,34 @@ def test_every_second_full_segment_is_acknowledged_at_once():
         peer.expect(ACK, ack=at + 2921, win=8760 - at - 2920)
     assert app.read(9000) == pattern(0, 5840)
     peer.expect(ACK, win=8760)
+
+
+@on_wire
+def test_segments_that_wait_together_are_acknowledged_together():
+    # RFC 9293 section 3.10.7.4, MUST-58 and MUST-59.
+    wire, peer, app = established()
+    wire.receive(*[peer.frame(ACK, text=pattern(at, 1460)) for at in range(0, 5840, 1460)])
+    peer.expect(ACK, ack=5841, win=8760 - 5840)
+    peer.expect_nothing()
+    assert app.read(9000) == pattern(0, 5840)
+    peer.expect(ACK, win=8760)
+    # What is out of order is answered at once: the sender counts these answers (RFC 5681 section 4.2).
+    text = bytes(1460)
+    wire.receive(peer.frame(ACK, text=text), peer.frame(ACK, seq=5841 + 2920, text=text), peer.frame(ACK, seq=5841 + 4380, text=text))
+    peer.expect(ACK, ack=7301)
+    peer.expect(ACK, ack=7301)
+    peer.expect_nothing()
+
+
+@on_wire
+def test_trains_of_two_connections_are_acknowledged_each_behind_its_last_segment():
+    wire, peer, app = established()
+    other, there = another(wire, port=5001)
+    text = bytes(1460)
+    wire.receive(*[p.frame(ACK, text=text) for p in (peer, peer, peer, other, other, other, other)])
+    peer.expect(ACK, ack=4381)
+    other.expect(ACK, ack=5841)
+    peer.expect_nothing()
 
 
 @on_wire

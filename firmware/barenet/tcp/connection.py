@@ -134,6 +134,10 @@ class Connection:
     user_timeout = 0  # ms without progress that end the connection, 0 = DATA_TRIES retransmissions
     urgent = None
 
+    take = fast.take
+    fill = fast.fill
+    push = fast.push
+
     def __init__(self, tcp, rcvbuf, sndbuf):
         self.tcp = tcp
         # What is in flight needs a record a segment; small segments wait for a free one (as for lwIP's TCP_SND_QUEUELEN).
@@ -331,13 +335,17 @@ class Connection:
         ack = frame[start + 8] << 24 | frame[start + 9] << 16 | frame[start + 10] << 8 | frame[start + 11]
         observer = self.tcp.observer
         before = array("I", tcb) if observer is not None else None
+        expected = tcb[RCV_NXT]
         if tcb[STATE] == SYN_SENT:
             self._input_syn_sent(frame, start, flags, seq, ack, now)
         else:
             self._input_synchronised(frame, start, end, flags, seq, ack, now)
         if observer is not None:
             observer.changed("receive", self, before)
-        if tcb[FLAGS] & (FLAG_ACK_NOW | FLAG_OUTPUT):
+        due = tcb[FLAGS] & (FLAG_ACK_NOW | FLAG_OUTPUT)
+        if due == FLAG_ACK_NOW and tcb[RCV_NXT] != expected and tcb[fast.OUT_OF_ORDER] == 0:
+            self.tcp.words[fast.C_OUTPUT] = fast.SEVERAL  # its ACK leaves behind the last of the frames that wait, as in fast.receive()
+        elif due:
             self.output(now)
 
     def _input_syn_sent(self, frame, start, flags, seq, ack, now):
