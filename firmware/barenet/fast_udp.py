@@ -1,4 +1,4 @@
-"""The fast path of UDP: datagrams between the rings of frames and an endpoint, in viper. Loaded with the first UDP socket.
+"""The fast path of UDP: datagrams between the rings of frames and an endpoint, in viper.
 
 Each endpoint has an array('I') of the words named here; those that have a port are a chain that begins in the context (C_ENDPOINT). What is
 usual is done here: a whole datagram from another host to our address and a port of the chain; a datagram to where the one before went. The

@@ -3,7 +3,9 @@
 import gc
 import time
 
-from barenet import fast, late, ticks
+from barenet import fast
+import barenet.fast_udp  # early: code in viper lies in the chip's executable RAM, which a growing heap takes away for good
+from barenet import late, ticks
 from barenet.arp import ARP
 from barenet.errors import EAGAIN, ENETDOWN
 from barenet.ethernet import Ethernet
