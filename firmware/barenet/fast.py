@@ -238,6 +238,7 @@ FLAG_ROUND = const(0x400000)  # the congestion control wants to look
 FLAG_REORDERED = const(0x800000)  # segments have been seen to overtake each other
 FLAG_CWND_FULL = const(0x2000000)  # CWND was what held output() back
 FLAG_LOOP = const(0x4000000)  # the peer is on this board: frames go to C_LOOPED, not to the ring
+FLAG_READ_CLOSED = const(0x8000000)  # the program wants no more
 FLAG_SCALE = const(0x1000000)  # agreed: window scaling (RFC 7323)
 FLAG_TIMERS = const(0x60180)  # RTX, PERSIST, REORDER, TAIL
 
@@ -571,6 +572,7 @@ def receive(source: ptr32, target: ptr32, objects, most: int) -> int:
             room = c[C_TAKE_LEFT]
             if room == 0 and end != start:
                 i = 0 - 1
+                pending = 0  # take() sees to it
                 break
         n = end - 34
         w = t[PSEUDO_SUM] + (n >> 8 | (n & 0xFF) << 8)
@@ -2060,6 +2062,9 @@ def take(self, buffer, at: int, n: int) -> int:
     t = ptr32(c[C_TCB] | c[C_TCB + 1] << 32)
     if c[C_SLOT] != slot + 1:
         t = ptr32(objects[O_TCBS][slot])
+    if t[FLAGS] & (FLAG_ORPHAN | FLAG_READ_CLOSED):
+        return -1
+    ring = ptr32(c[C_RX_RING] | c[C_RX_RING + 1] << 32)
     left = n
     if t[RCV_LEN]:
         left -= int(read(buffer, slot, objects, at, n, 0))
@@ -2072,7 +2077,8 @@ def take(self, buffer, at: int, n: int) -> int:
         c[C_TAKE_END + 1] = address
         c[C_TAKE_LEFT] = left
         c[C_TAKE_SLOT] = slot + 1
-        receive(words, c[C_NOW], objects, c[C_RX_COUNT])
+        if ring[c[C_RX_NEXT] << 3] >> 31 & 1 == 0:
+            receive(words, c[C_NOW], objects, c[C_RX_COUNT])
         if c[C_TAKE_LEFT] == n:
             objects[O_POLL]()
         c[C_TAKE_SLOT] = 0
@@ -2081,11 +2087,16 @@ def take(self, buffer, at: int, n: int) -> int:
             left -= int(read(buffer, slot, objects, at + n - left, left, 0))
     due = c[C_SETTLE]
     if t[FLAGS] & FLAG_ACK_NOW and t[STATE] >= ESTABLISHED:
-        # The window has opened.
+        # The window has opened, or text was taken.
         if c[C_EVERY_FRAME_SLOW] or t[FLAGS] & FLAG_LOOP:
             c[C_OUTPUT] = SEVERAL
             due = 1
+        elif left == 0 and ring[c[C_RX_NEXT] << 3] >> 31 & 1 == 0:
+            # The ACK leaves behind the last of the frames that wait: with the next call, or a poll.
+            c[C_OUTPUT] = slot + 1 if c[C_OUTPUT] == 0 or c[C_OUTPUT] == slot + 1 else SEVERAL
         else:
+            if c[C_OUTPUT] == slot + 1:
+                c[C_OUTPUT] = 0
             output(words, c[C_NOW], objects, slot)
     if due:
         objects[O_RUN](c[C_NOW])

@@ -455,7 +455,9 @@ class socket(io.IOBase):
         connection = self._connected()
         if not _opened(connection) or connection.state == CLOSED:
             raise OSError(ENOTCONN, "this socket is not connected")
-        self._read_closed = self._read_closed or how != SHUT_WR
+        if how != SHUT_WR:
+            self._read_closed = True
+            connection.tcb[fast.FLAGS] |= fast.FLAG_READ_CLOSED
         if how != SHUT_RD:
             stack = self._stack
             stack.enter()
@@ -549,7 +551,7 @@ class socket(io.IOBase):
 
     def recv_into(self, buffer, n=0, flags=0):
         """Does as recv(), into `buffer`; n = 0 is its length. Returns how many bytes."""
-        if not (flags or self._read_closed):
+        if not flags:
             done = self._connection
             if done is None:
                 done = self._endpoint
@@ -595,16 +597,15 @@ class socket(io.IOBase):
     def readinto(self, buffer, n=-1):
         """Does as read(), into `buffer`, at most n bytes. Returns how many."""
         done = 0
-        if not self._read_closed:
-            if self._connection is not None:
-                done = self._connection.fill(buffer, n)
-                if done and (done == n or done == len(buffer)):
-                    return done
-            elif n and len(buffer):
-                done = self._endpoint.take(buffer, 0, n)
-                if done >= 0:
-                    return done
-                done = 0
+        if self._connection is not None:
+            done = self._connection.fill(buffer, n)
+            if done and (done == n or done == len(buffer)):
+                return done
+        elif n and len(buffer):
+            done = self._endpoint.take(buffer, 0, n)
+            if done >= 0:
+                return done
+            done = 0
         return self._readinto(buffer, n, done)
 
     def _readinto(self, buffer, n, done):

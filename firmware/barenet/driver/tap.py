@@ -81,6 +81,7 @@ class TAP:
         # There is no hardware to look after.
         self._words[fast.C_DRIVER_AT] = now + _FAR & 0x3FFFFFFF
 
+    @micropython.viper
     def refill(self):
         pass
 
