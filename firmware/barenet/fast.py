@@ -317,6 +317,10 @@ def add(buffer: ptr16, seed: int, n: int, start: int) -> int:
             seed += words[8] + words[9] + words[10] + words[11] + words[12] + words[13] + words[14] + words[15]
             words = ptr32(int(words) + 64)
             n -= 64
+        while n >= 16:
+            seed += words[0] + words[1] + words[2] + words[3]
+            words = ptr32(int(words) + 16)
+            n -= 16
         seed = (seed & 0xFFFF) + (seed >> 16)
         buffer = ptr16(words)
     else:
@@ -328,6 +332,10 @@ def add(buffer: ptr16, seed: int, n: int, start: int) -> int:
             seed += buffer[24] + buffer[25] + buffer[26] + buffer[27] + buffer[28] + buffer[29] + buffer[30] + buffer[31]
             buffer = ptr16(int(buffer) + 64)
             n -= 64
+        while n >= 16:
+            seed += buffer[0] + buffer[1] + buffer[2] + buffer[3] + buffer[4] + buffer[5] + buffer[6] + buffer[7]
+            buffer = ptr16(int(buffer) + 16)
+            n -= 16
     while n >= 2:
         seed += buffer[0]
         buffer = ptr16(int(buffer) + 2)
