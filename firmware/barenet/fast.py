@@ -261,6 +261,12 @@ _MASK30 = const(0x3FFFFFFF)
 # Checksums: 1 where ints have 64 bits, which loses no carries of words of 32. A deploy sets it for the board's processor. x86-64's code takes
 # 7 instructions to load and add, whether a word or a halfword, Xtensa's takes 3.
 _WIDE = const(0)
+# Built-in names are found here sooner: the interpreter looks among all names of its own last. 240 instructions for each in a call.
+_len = len
+_type = type
+_bytes = bytes
+_bytearray = bytearray
+_memoryview = memoryview
 
 
 @micropython.viper
@@ -743,6 +749,8 @@ def receive(source: ptr32, target: ptr32, objects, most: int) -> int:
                     i = 0 - 2
                     break
     if pending:
+        if c[C_OUTPUT] == pending:
+            c[C_OUTPUT] = 0
         output(objects[O_WORDS], now, objects, pending - 1)
     return i + 1
 
@@ -1915,9 +1923,15 @@ def read(target: ptr32, slot: ptr32, objects, at: int, n: int, keep: int) -> int
             target = ptr32(int(target) + 32)
             slot = ptr32(int(slot) + 32)
             i -= 1
+        i = k >> 2 & 7
+        while i:
+            target[0] = slot[0]
+            target = ptr32(int(target) + 4)
+            slot = ptr32(int(slot) + 4)
+            i -= 1
         e = ptr8(target)
         f = ptr8(slot)
-        k &= 31
+        k &= 3
         i = 0
         while i < k:
             e[i] = f[i]
@@ -2026,13 +2040,13 @@ def push(self, data, polls: int) -> int:
 
     Returns how many bytes of it were taken. That is fewer when plain Python must wait, or look: for the kind of object, too.
     """
-    kind = type(data)
+    kind = _type(data)
     done = 0
-    if kind is bytes or kind is bytearray or kind is memoryview:
+    if kind is _bytes or kind is _bytearray or kind is _memoryview:
         objects = self.tcp.objects
         words = objects[O_WORDS]
         slot = int(self.slot)
-        n = int(len(data))
+        n = int(_len(data))
         while done < n:
             k = int(put(data, words, objects, slot, done, n - done))
             if k > 0:
@@ -2055,7 +2069,7 @@ def take(self, buffer, at: int, n: int) -> int:
     First comes what the receive buffer holds, then text of the frames that wait, which receive() copies straight to `buffer`; what does not
     fit stays in the receive ring, for the next call or poll. When there is nothing this polls once.
     """
-    left = int(len(buffer))
+    left = int(_len(buffer))
     if left:
         buffer[0] = buffer[0]
     left -= at
@@ -2121,7 +2135,7 @@ def take(self, buffer, at: int, n: int) -> int:
 @micropython.viper
 def fill(self, buffer, n: int) -> int:
     """Connection.fill(): take() until there are n bytes (n < 0: as many as have room), or none for now; returns how many."""
-    left = int(len(buffer))
+    left = int(_len(buffer))
     if n < 0 or n > left:
         n = left
     done = 0

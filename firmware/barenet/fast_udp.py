@@ -67,6 +67,11 @@ _RX_ES_FS_LS = const(0x8300)
 _RX_FS_LS = const(0x0300)
 _TX_OWN_LS_FS_TCH = const(0xB010)
 _FCS = const(4)
+_len = len
+_type = type
+_bytes = bytes
+_bytearray = bytearray
+_memoryview = memoryview
 
 
 @micropython.viper
@@ -153,7 +158,7 @@ def pull(self, buffer, n: int, peek: int) -> int:
     The rest of the datagram is lost; with `peek` all of it stays. Returns how many bytes, or -1 when no datagram waits. Sets `source` to 0
     when the sender (see Endpoint.sender) is another than the last one's. Raises TypeError for a buffer that cannot be written to.
     """
-    size = int(len(buffer))
+    size = int(_len(buffer))
     if size:
         buffer[0] = buffer[0]
     if n < 0 or n > size:
@@ -239,13 +244,13 @@ def push(self, data) -> int:
 
     Returns its length, or -1 when that is not possible: plain Python finds out why, and sends it or says so.
     """
-    kind = type(data)
-    if not (kind is bytes or kind is bytearray or kind is memoryview):
+    kind = _type(data)
+    if not (kind is _bytes or kind is _bytearray or kind is _memoryview):
         return -1
     objects = self.objects
     c = ptr32(objects[O_WORDS])
     e = ptr32(self.words)
-    n = int(len(data))
+    n = int(_len(data))
     if n > e[E_MOST] or e[E_NEIGHBOURS] != c[int(C_NEIGHBOURS)] or c[int(C_ENTERED)] or c[int(C_EVERY_FRAME_SLOW)]:
         return -1
     if (e[E_EXPIRES] - int(objects[O_CLOCK]())) >> 29 & 1:
