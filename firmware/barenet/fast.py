@@ -508,7 +508,8 @@ def receive(source: ptr32, target: ptr32, objects, most: int) -> int:
 
     Returns the index + 1 of a frame that plain Python must look at (then call release), 0 when no frame waits or `most` have been handled
     or the program's buffer is full (see take), or -1 when the transmit ring is full: the driver should transmit, then call again.
-    What arrives in order is acknowledged once, behind the last of the frames that wait (RFC 9293 section 3.10.7.4, MUST-58 and MUST-59).
+    What arrives in order is acknowledged once, behind the last of the frames that wait (RFC 9293 section 3.10.7.4, MUST-58 and MUST-59), and
+    what their ACKs let leave leaves then, too: a call of output() and one of start_timer() for all of them.
 
     Viper keeps the first two locals in registers, so these arguments have the names and types of what the loops use: 15 instructions for a
     word that is added up and copied, against 19 with other locals. The loops stand here because a call costs 400.
@@ -519,7 +520,7 @@ def receive(source: ptr32, target: ptr32, objects, most: int) -> int:
     keys = ptr32(c[C_KEYS] | c[C_KEYS + 1] << 32)
     slot = c[C_SLOT] - 1
     t = ptr32(c[C_TCB] | c[C_TCB + 1] << 32)
-    pending = 0  # slot + 1 of the connection whose ACK waits
+    pending = 0  # 1: the connection in hand waits for output() or its timer, 3: the program's buffer is full before its ACK has left
     i = now - c[C_NOW] & _MASK30
     if i >> 29 == 0:
         c[C_CLOCK] += i
@@ -569,12 +570,13 @@ def receive(source: ptr32, target: ptr32, objects, most: int) -> int:
             break
         # Frames come in trains of one connection.
         if slot < 0 or keys[slot << 1] != source[3] or keys[(slot << 1) + 1] != source[5]:
-            slot = int(lookup(objects, objects[O_FRAMES][i], 34))
-            if slot < 0:
+            k = int(lookup(objects, objects[O_FRAMES][i], 34))
+            if k < 0:
                 break
             if pending:
-                output(objects[O_WORDS], now, objects, pending - 1)
-                pending = 0
+                i = 0 - 2
+                break
+            slot = k
             point(objects[O_WORDS], C_TCB, objects[O_TCBS][slot])
             c[C_SLOT] = slot + 1
             t = ptr32(c[C_TCB] | c[C_TCB + 1] << 32)
@@ -586,7 +588,7 @@ def receive(source: ptr32, target: ptr32, objects, most: int) -> int:
             room = c[C_TAKE_LEFT]
             if room == 0 and end != start:
                 i = 0 - 1
-                pending = 0  # take() sees to it
+                pending |= pending << 1  # take() sees to the ACK
                 break
         n = end - 34
         w = t[PSEUDO_SUM] + (n >> 8 | (n & 0xFF) << 8)
@@ -648,9 +650,7 @@ def receive(source: ptr32, target: ptr32, objects, most: int) -> int:
                 acknowledge(objects[O_WORDS], objects[O_TCBS][slot], acked & _MASK30, now)
                 t[SND_WL2] = ack
                 flags = t[FLAGS]
-                if t[RECORD_COUNT] and flags & FLAG_TIMERS == 0:
-                    start_timer(objects[O_WORDS], objects[O_TCBS][slot], now)
-                    flags = t[FLAGS]
+                pending = 1
                 if flags & FLAG_FIN == 0 and t[SND_LEN] == t[SND_NXT] - t[SND_UNA] & _MASK30:
                     flags &= ~(FLAG_OUTPUT | FLAG_FORCE | FLAG_CWND_FULL)  # all has left already: output() would find nothing
                     t[FLAGS] = flags
@@ -738,20 +738,23 @@ def receive(source: ptr32, target: ptr32, objects, most: int) -> int:
         c[C_RX_RETURNED] += 1
         c[C_FRAMES_IN] += 1
         most -= 1
-        k = t[FLAGS] & (FLAG_ACK_NOW | FLAG_OUTPUT)
-        if k:
-            if plain and k == FLAG_ACK_NOW:
-                pending = slot + 1
+        if t[FLAGS] & (FLAG_ACK_NOW | FLAG_OUTPUT):
+            if plain:
+                pending = 1
             else:
-                pending = 0
                 output(objects[O_WORDS], now, objects, slot)
                 if c[C_TX_FULL]:
                     i = 0 - 2
                     break
     if pending:
-        if c[C_OUTPUT] == pending:
-            c[C_OUTPUT] = 0
-        output(objects[O_WORDS], now, objects, pending - 1)
+        flags = t[FLAGS]
+        if flags & FLAG_OUTPUT or flags & FLAG_ACK_NOW and pending == 1:
+            if c[C_OUTPUT] == slot + 1:
+                c[C_OUTPUT] = 0
+            output(objects[O_WORDS], now, objects, slot)
+            flags = t[FLAGS]
+        if t[RECORD_COUNT] and flags & FLAG_TIMERS == 0:
+            start_timer(objects[O_WORDS], objects[O_TCBS][slot], now)
     return i + 1
 
 
