@@ -669,8 +669,8 @@ class socket(io.IOBase):
             done = self._connection.push(data, 1)
             if done > 0:
                 return done
-        elif self._endpoint.target is _PEER:
-            done = self._endpoint.push(data)
+        else:
+            done = self._endpoint.push(data, _PEER)
             if done >= 0:
                 return done
         return self._send(data, flags)
@@ -716,8 +716,8 @@ class socket(io.IOBase):
         CPython's sendto(data, flags, address) works, too. Raises OSError: EMSGSIZE, EHOSTUNREACH, EACCES for a
         broadcast without SO_BROADCAST …
         """
-        if _address is None and self._endpoint is not None and address == self._endpoint.target:
-            n = self._endpoint.push(data)
+        if _address is None and self._endpoint is not None:
+            n = self._endpoint.push(data, address)
             if n >= 0:
                 return n
         return self._sendto(data, address, _address)
@@ -727,8 +727,13 @@ class socket(io.IOBase):
         if _address is not None:
             timeout = 0 if address & MSG_DONTWAIT else timeout
             address = _address
-        if self._endpoint is None:
+        endpoint = self._endpoint
+        if endpoint is None:
             return self.send(data)
+        if address == endpoint.target:
+            n = endpoint.push(data, endpoint.target)  # a program may make its (host, port) anew for each datagram
+            if n >= 0:
+                return n
         return self._send_datagram(_data(data), address, timeout)
 
     def write(self, data, offset=None, n=None):
