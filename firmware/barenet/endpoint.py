@@ -28,6 +28,7 @@ class Endpoint:
 
     pull = fast_udp.pull
     take = fast_udp.take
+    text = fast_udp.text
     push = fast_udp.push
 
     def __init__(self, udp, rcvbuf):

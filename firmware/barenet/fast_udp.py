@@ -37,6 +37,7 @@ from barenet.fast import (
     RX_CHAINED_SIZE,
     add,
     copy,
+    piece,
 )
 from micropython import const
 
@@ -159,7 +160,7 @@ def pull(self, buffer, n: int, peek: int) -> int:
     when the sender (see Endpoint.sender) is another than the last one's. Raises TypeError for a buffer that cannot be written to.
     """
     size = int(_len(buffer))
-    if size:
+    if size and n:
         buffer[0] = buffer[0]
     if n < 0 or n > size:
         n = size
@@ -210,6 +211,34 @@ def take(self, buffer, at: int, n: int) -> int:
         self.objects[O_POLL]()
         k = int(pull(self, buffer, n, 0))
     return k
+
+
+@micropython.viper
+def text(self, n: int):
+    """Endpoint.text(): returns up to n bytes of the oldest datagram as bytes; None when none waits, or when it does not lie in one piece.
+
+    As fast.text().
+    """
+    e = ptr32(self.words)
+    if e[E_USED] == 0:
+        self.objects[O_POLL]()
+    if e[E_USED] == 0:
+        return None
+    size = e[E_SIZE]
+    head = e[E_HEAD]
+    if head + 8 > size:
+        return None
+    b = ptr8(self.ring)
+    k = (b[head + 6] << 8 | b[head + 7]) - 8
+    if n > k:
+        n = k
+    if n < 0 or head + 8 + n > size:
+        return None
+    data = piece(self.ring, head + 8, head + 8 + n)
+    if e[E_HEAD] != head:
+        return None
+    pull(self, data, 0, 0)
+    return data
 
 
 @micropython.viper

@@ -127,6 +127,24 @@ def get(sock, level, option, size):
     return struct.pack("<i", value)[:size]
 
 
+def linger(sock, ms):
+    """Sends what was written and FIN, and waits until the peer has confirmed them, at most ms (SO_LINGER)."""
+    connection = sock._connection
+    if connection is None or connection.remote is None or connection.readable():
+        return  # there is nothing to wait for
+    stack = sock._stack
+    stack.enter()
+    try:
+        connection.shutdown(stack.now())
+    finally:
+        stack.leave()
+    sock._wait(_confirmed, connection, ms)
+
+
+def _confirmed(connection):
+    return connection.state in (fast.CLOSED, fast.FIN_WAIT_2, fast.TIME_WAIT)
+
+
 def info(sock):
     """See socket.info()."""
     if sock._descriptor < 0:

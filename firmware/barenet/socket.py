@@ -39,7 +39,6 @@ from barenet.fast import (
     CLOSED,
     CLOSING,
     ESTABLISHED,
-    FIN_WAIT_2,
     LAST_ACK,
     SYN_RECEIVED,
     SYN_SENT,
@@ -130,11 +129,6 @@ def _writable(connection):
 def _write_closed(connection):
     state = connection.state
     return (state != ESTABLISHED and state != CLOSE_WAIT) or connection.tcb[fast.FLAGS] & fast.FLAG_FIN != 0
-
-
-def _confirmed(connection):
-    state = connection.state
-    return state == CLOSED or state == FIN_WAIT_2 or state == TIME_WAIT
 
 
 def _acceptable(listener):
@@ -478,20 +472,9 @@ class socket(io.IOBase):
         linger = self._options.get(SOL_SOCKET << 16 | SO_LINGER, -1)
         try:
             if linger > 0 and self._send_ms != 0:
-                self._linger(connection, linger * 1000)
+                late.load("options").linger(self, linger * 1000)
         finally:
             self._free(connection, linger)
-
-    def _linger(self, connection, ms):
-        if connection is None or connection.remote is None or connection.readable():
-            return  # there is nothing to wait for
-        stack = self._stack
-        stack.enter()
-        try:
-            connection.shutdown(stack.now())
-        finally:
-            stack.leave()
-        self._wait(_confirmed, connection, ms)
 
     def _free(self, connection, linger):
         stack = self._stack
@@ -538,6 +521,13 @@ class socket(io.IOBase):
         flags: MSG_PEEK leaves it there, MSG_DONTWAIT does not wait.
         Raises OSError: EAGAIN, ETIMEDOUT, ENOTCONN, ECONNRESET …, the connection's error once.
         """
+        if not flags:
+            data = (self._connection if self._endpoint is None else self._endpoint).text(n)
+            if data is not None:
+                return data
+        return self._recv(n, flags)
+
+    def _recv(self, n, flags):
         if n <= 0 and self._endpoint is None:
             return b""
         n = min(max(n, 0), self._ready(flags))

@@ -1346,7 +1346,7 @@ def test_methods_that_move_data_find_room_for_their_locals_on_the_c_stack():
             b = c
 
     assert frame_words(example) > 6
-    methods = "recv recv_into recvfrom_into read readinto _ready _arrived _wait send sendall sendto write ioctl _events"
+    methods = "recv _recv recv_into recvfrom_into read readinto _ready _arrived _wait send sendall sendto write ioctl _events"
     for function in [getattr(socket.socket, name) for name in methods.split()] + [socket._until]:
         words = frame_words(function)
         assert words <= 11, (function, words)

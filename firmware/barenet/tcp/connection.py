@@ -135,6 +135,7 @@ class Connection:
     urgent = None
 
     take = fast.take
+    text = fast.text
     fill = fast.fill
     push = fast.push
 
