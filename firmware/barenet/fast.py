@@ -100,6 +100,7 @@ C_TCB = const(46)
 C_TAKE_SLOT = const(48)  # while take() runs: slot + 1, the end of the program's buffer, and how many bytes are missing there
 C_TAKE_END = const(49)
 C_TAKE_LEFT = const(51)
+TAKE_DATAGRAM = const(0xFFFF)  # in C_TAKE_SLOT: fast_udp.take() runs; in C_TAKE_LEFT: it has got its datagram
 C_ENDPOINT = const(52)  # address of the first UDP endpoint's words (see fast_udp.py), 0 without
 C_BROADCAST = const(54)  # our network's broadcast address, as C_ADDRESS
 C_NEIGHBOURS = const(55)  # changes when a neighbour has another MAC address, or all are forgotten
@@ -125,7 +126,8 @@ O_DATAGRAMS = const(13)  # takes UDP datagrams, once there is an endpoint: fast_
 O_QUEUES = const(14)  # what has arrived for each endpoint
 O_POLL = const(15)  # the stack's poll(), and its run(), which ends one
 O_RUN = const(16)
-O_COUNT = const(17)
+O_INTO = const(17)  # the program's buffer while fast_udp.take() runs
+O_COUNT = const(18)
 
 # Control block words.
 STATE = const(0)
@@ -546,6 +548,9 @@ def receive(source: ptr32, target: ptr32, objects, most: int) -> int:
         if c[C_EVERY_FRAME_SLOW] or n < 54 or h[6] != 0x0008 or f[14] != 0x45 or f[23] != 6 or h[10] & 0xFFBF:
             if f[23] == 17 and c[C_ENDPOINT]:
                 n = int(objects[O_DATAGRAMS](objects[O_WORDS], objects))
+                if n < 0:
+                    i = 0 - 1  # it went to the program; the others wait for its next call, or a poll
+                    break
                 if n:
                     most -= n
                     continue

@@ -24,17 +24,23 @@ from barenet.fast import (
     C_RX_NEXT,
     C_RX_RETURNED,
     C_RX_RING,
+    C_TAKE_END,
+    C_TAKE_LEFT,
+    C_TAKE_SLOT,
     C_TX_COUNT,
     C_TX_NEXT,
     C_TX_QUEUED,
     C_TX_RING,
     O_CLOCK,
     O_FRAMES,
+    O_INTO,
     O_POLL,
     O_QUEUES,
+    O_REFILL,
     O_TRANSMIT,
     O_WORDS,
     RX_CHAINED_SIZE,
+    TAKE_DATAGRAM,
     add,
     copy,
     piece,
@@ -79,7 +85,8 @@ _memoryview = memoryview
 def receive(words, objects) -> int:
     """Queues the datagrams at the front of the receive ring with their endpoints; returns how many.
 
-    One that finds no room is dropped and counted. Stops at the first frame that plain Python must look at.
+    One that finds no room is dropped and counted. Stops at the first frame that plain Python must look at, and behind a datagram that went
+    straight to the buffer of a program (see take); then it returns -1.
     """
     c = ptr32(words)
     taken = 0
@@ -120,7 +127,25 @@ def receive(words, objects) -> int:
             break
         size = e[E_SIZE]
         used = e[E_USED]
-        if size - used < n:
+        direct = 0
+        if c[int(C_TAKE_SLOT)] == int(TAKE_DATAGRAM) and c[int(C_TAKE_LEFT)] == e[E_SLOT] and used == 0:
+            direct = 1
+            c[int(C_TAKE_SLOT)] = 0
+            c[int(C_TAKE_LEFT)] = int(TAKE_DATAGRAM)
+            # The record that pull() would find in the queue.
+            r = ptr16(int(e) + (E_RECORD << 2))
+            k = r[0] ^ h[17] | r[1] ^ h[13] | r[2] ^ h[14]
+            r[0] = h[17]
+            r[1] = h[13]
+            r[2] = h[14]
+            r[3] = h[19]
+            k = 0x10000 if k else 0
+            n -= 8
+            if n > c[int(C_TAKE_END)]:
+                n = c[int(C_TAKE_END)]
+            c[int(C_TAKE_END)] = n | k
+            copy(objects[O_INTO], frame, n, 0, 42)
+        elif size - used < n:
             e[E_DROPPED] += 1
             c[int(C_DROP_DATAGRAM_FULL)] += 1
         else:
@@ -147,6 +172,10 @@ def receive(words, objects) -> int:
             i = 0
         c[int(C_RX_NEXT)] = i
         taken += 1
+        if direct:
+            c[int(C_RX_RETURNED)] += taken
+            c[int(C_FRAMES_IN)] += taken
+            return -1
     c[int(C_RX_RETURNED)] += taken
     c[int(C_FRAMES_IN)] += taken
     return taken
@@ -205,12 +234,43 @@ def pull(self, buffer, n: int, peek: int) -> int:
 
 @micropython.viper
 def take(self, buffer, at: int, n: int) -> int:
-    """Endpoint.take(): pull(), after a poll when no datagram waits. `at` is 0: the arguments are those of fast.take()."""
-    k = int(pull(self, buffer, n, 0))
-    if k < 0:
-        self.objects[O_POLL]()
-        k = int(pull(self, buffer, n, 0))
-    return k
+    """Endpoint.take(): pull(); when no datagram waits in the queue the next frame's goes straight to `buffer`. Polls once when there is none.
+
+    `at` is 0: the arguments are those of fast.take().
+    """
+    e = ptr32(self.words)
+    objects = self.objects
+    c = ptr32(objects[O_WORDS])
+    if e[E_USED] or c[int(C_ENTERED)]:
+        return int(pull(self, buffer, n, 0))
+    size = int(_len(buffer))
+    if size:
+        buffer[0] = buffer[0]
+    if n < 0 or n > size:
+        n = size
+    k = 0
+    c[int(C_TAKE_LEFT)] = e[E_SLOT]
+    if e[E_SIZE]:
+        objects[O_INTO] = buffer
+        c[int(C_TAKE_END)] = n
+        c[int(C_TAKE_SLOT)] = int(TAKE_DATAGRAM)
+        d = ptr32((c[int(C_RX_RING)] | c[int(C_RX_RING) + 1] << 32) + (c[int(C_RX_NEXT)] << 5))
+        if d[0] >> 31 & 1 == 0:
+            k = int(receive(objects[O_WORDS], objects))
+    if k >= 0:
+        objects[O_POLL]()
+        c[int(C_TAKE_SLOT)] = 0
+        k = 0 - 1 if c[int(C_TAKE_LEFT)] == int(TAKE_DATAGRAM) else 0
+    elif c[int(C_RX_RETURNED)] << 1 >= c[int(C_RX_COUNT)]:
+        c[int(C_RX_RETURNED)] = 0
+        objects[O_REFILL]()
+    objects[O_INTO] = None
+    if k == 0:
+        return int(pull(self, buffer, n, 0))
+    k = c[int(C_TAKE_END)]
+    if k >> 16:
+        self.source = 0
+    return k & 0xFFFF
 
 
 @micropython.viper

@@ -1316,6 +1316,33 @@ def test_a_socket_can_talk_to_another_of_the_same_board():
 
 
 @on_device
+def test_datagrams_that_wait_in_the_ring_go_to_the_reader_one_by_one():
+    pair = Pair()
+    server = udp(pair.right, 5000)
+    other = udp(pair.right, 5001)
+    client = udp(pair.left)
+    client.sendto(b"first", ("10.0.0.2", 5000))
+    same(server.recv_into(bytearray(9)), 5)
+    buffer = bytearray(9)
+    for text, to in ((b"a", 5000), (b"bb", 5001), (b"", 5000), (b"c" * 20, 5000), (b"dd", 5000)):
+        client.sendto(text, ("10.0.0.2", to))
+    sender = ("10.0.0.1", client.getsockname()[1])
+    same(server.recvfrom_into(buffer), (1, sender))
+    same(server.recvfrom_into(buffer), (0, sender))
+    same(server.recvfrom_into(buffer), (9, sender))  # the rest is lost
+    same(other.recv_into(buffer), 2)
+    same(bytes(buffer[:2]), b"bb")
+    server.settimeout(0)
+    same(server.recvfrom(9), (b"dd", sender))
+    raises(errno.EAGAIN, server.recv_into, buffer)
+    again = udp(pair.left, 7000)
+    again.sendto(b"x", ("10.0.0.2", 5000))
+    same(server.recvfrom_into(buffer), (1, ("10.0.0.1", 7000)))
+    server.close()
+    raises(errno.EBADF, server.recv_into, buffer)
+
+
+@on_device
 def test_methods_that_move_data_find_room_for_their_locals_on_the_c_stack():
     import uctypes
     from barenet.endpoint import Endpoint

@@ -228,7 +228,7 @@ def test_receiving_and_taking_allocate_nothing():
     try:
         for _ in range(20):
             endpoint.receive(frame, 42, 42 + 1472, PEER, 7777, OURS, 0)
-            n += endpoint.take(buffer, 0, 1500)
+            n += endpoint.pull(buffer, 1500, 0)
     finally:
         micropython.heap_unlock()
     same(n, 20 * 1472)
