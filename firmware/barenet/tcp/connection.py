@@ -62,6 +62,7 @@ _DEAD_MS = const(120_000)  # without a sign of life
 FIN_WAIT_2_MS = const(60_000)  # for a connection nobody owns any more
 KEEP_COUNT = const(9)
 ORPHAN_PROBES = const(8)  # window probes for a connection nobody owns any more
+_CHALLENGES = const(10)  # challenge ACKs a second, for all connections (RFC 5961 section 7)
 _TTL_WORD = const(87)  # of the template: byte 22
 _TOS_WORD = const(85)  # byte 15
 _HEADER = const(54)  # Ethernet, IP and TCP without options
@@ -110,6 +111,13 @@ def parse_options(frame, start, end):
             stamp = frame[at + 2] << 24 | frame[at + 3] << 16 | frame[at + 4] << 8 | frame[at + 5]
         at += length
     return mss, shift, permitted, stamp
+
+
+def timestamps(words, offset, echo, now):
+    """Returns the timestamp option with its padding (RFC 7323 section 3.2, appendix A). words: of the context; offset: the connection's TS_OFFSET."""
+    fast.clock(words, now)
+    value = (words[fast.C_CLOCK] + offset) & 0xFFFFFFFF
+    return b"\x01\x01\x08\x0a" + value.to_bytes(4, "big") + echo.to_bytes(4, "big")
 
 
 class Connection:
@@ -385,7 +393,7 @@ class Connection:
                     code = 0  # nothing is lost: a peer that is done answers the second ACK of its repeated FIN so (section 3.10.7.4)
                 self._end(code, "RST")
             elif 0 < ahead < window:
-                self.tcp.challenge(self, now)
+                self._challenge(now)
             else:
                 self.tcp.drops["reset out of window"] += 1
             return
@@ -398,7 +406,7 @@ class Connection:
                 else:
                     self._send_syn(now)  # our SYN+ACK was lost
             else:
-                self.tcp.challenge(self, now)  # RFC 5961 section 4
+                self._challenge(now)  # RFC 5961 section 4
             return
         if not flags & ACK:
             self.tcp.drops["no ACK"] += 1
@@ -568,7 +576,7 @@ class Connection:
         options = bytes((2, 4, mss >> 8, mss & 0xFF))
         stamps = b"\x01\x01"
         if agreed & fast.FLAG_TS:
-            stamps = self.tcp.timestamps(tcb[fast.TS_OFFSET], tcb[fast.TS_RECENT] if flags & ACK else 0, now)
+            stamps = timestamps(self.tcp.words, tcb[fast.TS_OFFSET], tcb[fast.TS_RECENT] if flags & ACK else 0, now)
         if agreed & fast.FLAG_SACK:
             options += b"\x04\x02" + stamps[2:] if agreed & fast.FLAG_TS else b"\x04\x02" + stamps
         elif agreed & fast.FLAG_TS:
@@ -705,6 +713,18 @@ class Connection:
                 self._wait(now, self.keep_interval)
                 self._control(ACK, (tcb[SND_UNA] - 1) & 0xFFFFFFFF, now)
 
+    def _challenge(self, now):
+        """Answers a suspicious segment with an ACK that makes an honest peer send the right RST; limited in rate (RFC 5961 section 7)."""
+        tcp = self.tcp
+        if ticks.diff(now, tcp.challenged) >= 1000 or ticks.diff(now, tcp.challenged) < 0:
+            tcp.challenged = now
+            tcp.challenges = 0
+        if tcp.challenges >= _CHALLENGES:
+            tcp.drops["challenge limit"] += 1
+            return
+        tcp.challenges += 1
+        self.tcb[FLAGS] |= FLAG_ACK_NOW
+
     def _refresh_mac(self, now):
         ip = self.tcp.ip
         if self.tcb[FLAGS] & fast.FLAG_LOOP:
@@ -723,7 +743,7 @@ class Connection:
         ack = tcb[RCV_NXT] if flags & ACK else 0
         tcb[fast.SEGMENTS_OUT] += 1
         if tcb[FLAGS] & fast.FLAG_TS and not flags & SYN:
-            options = self.tcp.timestamps(tcb[fast.TS_OFFSET], tcb[fast.TS_RECENT], now)  # in every segment once it is agreed (RFC 7323 section 3.2)
+            options = timestamps(self.tcp.words, tcb[fast.TS_OFFSET], tcb[fast.TS_RECENT], now)  # in every segment once it is agreed (RFC 7323 section 3.2)
         if not flags & SYN:
             window >>= tcb[fast.RCV_SCALE]
         self.tcp.send_control(self.local, self.remote, flags, seq, ack, window, now, options, self.ttl, self.tos)
