@@ -2,7 +2,7 @@
 
 from array import array
 
-from barenet import fast, ticks
+from barenet import fast, late, ticks
 from barenet.errors import ECONNABORTED, ECONNREFUSED, ECONNRESET, EMSGSIZE, ETIMEDOUT
 from barenet.fast import (
     ACK,
@@ -125,6 +125,7 @@ class Connection:
 
     tcp: the TCP that it belongs to. slot: its index in the tables, -1 without a place there. tcb: array('I'), words named in fast.py.
     local, remote: (address, port), None until it is opened. error: errno that ended it, or 0. listener: the Listener it came from, or None.
+    way: of its segments, when they have IP options (tcp/ip_options.py), else None. options_size: bytes of these in each header.
     urgent: the sequence number behind the urgent data that was announced last (RFC 9293 section 3.8.5), None before.
     """
 
@@ -141,6 +142,8 @@ class Connection:
     linger = None
     user_timeout = 0  # ms without progress that end the connection, 0 = DATA_TRIES retransmissions
     urgent = None
+    way = None
+    options_size = 0
 
     take = fast.take
     text = fast.text
@@ -247,7 +250,7 @@ class Connection:
             observer.changed("send", self, before)
 
     def _loop(self, now):
-        """Sends to a peer on this board: its frames take the way through the IP layer, never to the wire."""
+        """Sends what takes the way through the IP layer: frames to a peer on this board, and those with IP options."""
         words = self.tcp.words
         ip = self.tcp.ip
         sent = 0
@@ -257,7 +260,11 @@ class Connection:
                 return sent
             sent += 1
             pool = ip.link.pool
-            ip.loop(pool.frames[pool.receive + i][14 : words[fast.C_LOOPED]])
+            packet = pool.frames[pool.receive + i][14 : words[fast.C_LOOPED]]
+            if self.way is None:
+                ip.loop(packet)
+            else:
+                self.way.segment(packet, now)
         words[fast.C_OUTPUT] = 1  # the rest follows when these have arrived
         return sent
 
@@ -399,6 +406,8 @@ class Connection:
             return
         if flags & SYN:
             if tcb[STATE] == SYN_RECEIVED and seq == tcb[IRS]:
+                if frame[14] != 0x45:
+                    late.load("tcp.ip_options").arrived(self, frame)
                 if flags & ACK and ack == tcb[SND_NXT] and self.listener is None:
                     # The other half of a simultaneous open.
                     self._established(frame, start, seq, ack, now, "ACK of SYN")
@@ -429,6 +438,8 @@ class Connection:
         words[fast.C_SEGMENT] = start
         words[fast.C_SEGMENT_END] = end
         found = fast.arrive(words, self.tcp.objects, self.slot, frame, now)
+        if frame[14] != 0x45 and not found & fast.ARRIVED_REFUSED:
+            late.load("tcp.ip_options").arrived(self, frame)
         if flags & URG and not found & fast.ARRIVED_REFUSED:
             self.urgent = seq + (frame[start + 18] << 8 | frame[start + 19])
         again = flags & FIN and tcb[STATE] == TIME_WAIT
@@ -507,6 +518,8 @@ class Connection:
         tcb[fast.RCV_SCALE] = shift
         if self.tcp.ip.is_ours(self.remote[0]):
             tcb[FLAGS] |= fast.FLAG_LOOP
+        if self.way is not None:
+            self.way.begin(self)
         tcb[fast.TS_OFFSET] = self.tcp.secret_number(self, 4) & ~1
         tcb[fast.IP_ID] = iss & 0xFFFF
         ip = self.tcp.ip
@@ -555,7 +568,7 @@ class Connection:
         tcb = self.tcb
         tcb[fast.HEADER] = _HEADER + options
         fast.copy(tcb, bytes((20 + options << 2,)), 1, fast.TEMPLATE * 4 + 46, 0)
-        tcb[fast.SND_MSS] = min(mss, self.tcp.ip.path_mtu(self.remote[0]) - 40) - options
+        tcb[fast.SND_MSS] = min(mss, self.tcp.ip.path_mtu(self.remote[0]) - 40) - options - self.options_size
         tcb[fast.RCV_MSS] = MSS_OURS - options
         tcb[IRS] = seq
         tcb[RCV_NXT] = tcb[fast.LAST_ACK_SENT] = (seq + 1) & 0xFFFFFFFF
@@ -653,7 +666,7 @@ class Connection:
     def use_mtu(self, mtu):
         """Cuts segments for a path that takes packets of `mtu` bytes; what is in flight and too long is cut anew (RFC 1191 section 6.4)."""
         tcb = self.tcb
-        mss = mtu - 40 - (tcb[fast.HEADER] - _HEADER)
+        mss = mtu - 40 - (tcb[fast.HEADER] - _HEADER) - self.options_size
         if mss >= tcb[fast.SND_MSS]:
             return
         tcb[fast.SND_MSS] = mss
@@ -746,7 +759,8 @@ class Connection:
             options = timestamps(self.tcp.words, tcb[fast.TS_OFFSET], tcb[fast.TS_RECENT], now)  # in every segment once it is agreed (RFC 7323 section 3.2)
         if not flags & SYN:
             window >>= tcb[fast.RCV_SCALE]
-        self.tcp.send_control(self.local, self.remote, flags, seq, ack, window, now, options, self.ttl, self.tos)
+        send = self.tcp.send_control if self.way is None else self.way.through(self.tcp.send_control)
+        send(self.local, self.remote, flags, seq, ack, window, now, options, self.ttl, self.tos)
 
     def _enter_time_wait(self, now):
         tcb = self.tcb
