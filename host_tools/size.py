@@ -29,6 +29,7 @@ TARGETS = {"heap": 64 * 1024, "code": 36 * 1024, "connection": 600}
 
 _BUFFERS = 2 * 5840  # receive and send buffer of a connection, the program's to size
 _TIMEOUT = 60  # s
+_HEAP_FOR_ALL = 256 * 1024  # all modules at once, which no board ever loads
 
 _OWN_MAC = b"\x02\xba\x4e\0\0\1"
 _OWN, _LEASED, _MASK = bytes((10, 77, 0, 1)), bytes((10, 77, 0, 2)), bytes((255, 255, 255, 0))
@@ -153,11 +154,12 @@ def _modules(board, folder, files):
         _MODULES
         + f'sys.modules["machine"] = machine\nbuiltins.__import__ = measured\n{used}\nn = len(sizes)\nimport {rest}\n'
         + "builtins.__import__ = load\nprint(json.dumps([sizes[:n], sizes[n:]]))\n",
+        _HEAP_FOR_ALL,
     )
     return [[(name, taken, sizes[name]) for name, taken in part] for part in json.loads(text)]
 
 
-def _run(board, folder: Path, program: str) -> str:
+def _run(board, folder: Path, program: str, heap: int = HEAP) -> str:
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     theirs.setblocking(False)
     ended = threading.Event()
@@ -165,7 +167,7 @@ def _run(board, folder: Path, program: str) -> str:
     peer.start()
     try:
         done = subprocess.run(
-            [*board.command, "-X", f"heapsize={HEAP}", "-c", program],
+            [*board.command, "-X", f"heapsize={heap}", "-c", program],
             env=dict(os.environ, MICROPYPATH=f"{folder}:.frozen", BARENET_LINK_FD=str(theirs.fileno())),
             cwd=folder,
             pass_fds=[theirs.fileno()],

@@ -24,8 +24,11 @@ class Endpoint:
     taken.
 
     words: array('I'), named in fast_udp.py. target: what the program calls the destination that `push` sends to. source: what it calls the sender of the datagram that was taken last; 0 after another.
+    way: of its datagrams, when they have IP options (ip_options.py). owner: what stands in UDP.ports for it (ancillary.py).
     """
 
+    way = None
+    owner = None
     pull = fast_udp.pull
     take = fast_udp.take
     text = fast_udp.text
@@ -73,8 +76,8 @@ class Endpoint:
         words[E_SIZE] = self._size
         words[E_PORT] = _halfword(port)
         words[E_LOCAL] = as_word(address)
-        udp.ports[port] = self
-        _chain(udp)
+        udp.ports[port] = self.owner or self
+        chain(udp)
 
     def connect(self, remote, port):
         """Fix the peer (RFC 1122 section 4.1.3.5).
@@ -120,9 +123,10 @@ class Endpoint:
         ip = self.udp.ip
         context = ip.link.pool.words
         queued = context[fast.C_FRAMES_OUT]
-        sent = self.udp.send(self.port, destination, port, data, now, source, ttl, self.tos, self.loop)
+        send = self.udp.send if self.way is None else self.way.through(self.udp.send)
+        sent = send(self.port, destination, port, data, now, source, ttl, self.tos, self.loop)
         self.forget()
-        if sent and context[fast.C_FRAMES_OUT] != queued:
+        if sent and self.way is None and context[fast.C_FRAMES_OUT] != queued:
             neighbour = ip.arp.cache.get(ip.next_hop(destination))
             if neighbour is not None and neighbour.tries == 0 and fast_udp.learn(context, self.words):
                 self.words[E_MOST] = ip.path_mtu(destination) - HEADER - _RECORD
@@ -172,7 +176,7 @@ class Endpoint:
             self.ring = ring
             words[E_SIZE] = size
             words[E_HEAD] = 0
-            _chain(self.udp)
+            chain(self.udp)
         self._size = size
 
     def raise_error(self):
@@ -190,7 +194,7 @@ class Endpoint:
         """Forget what waits, and receive nothing more."""
         self.words[E_SIZE] = self.words[E_USED] = 0
         self.ring = None
-        _chain(self.udp)
+        chain(self.udp)
 
     def close(self):
         """Give the port and the memory back. Safe to call twice."""
@@ -253,8 +257,8 @@ def _halfword(port):
     return port >> 8 | (port & 255) << 8
 
 
-def _chain(udp):
-    # Shows the fast path the endpoints that have a port.
+def chain(udp):
+    """Show the fast path the endpoints that have a port and stand in UDP.ports themselves."""
     pool = udp.ip.link.pool
     queues = []
     words = pool.words

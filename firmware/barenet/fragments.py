@@ -4,7 +4,7 @@ Loaded when the first fragment arrives or the first oversized datagram leaves.
 
 What waits to be complete is bounded: three datagrams, 9 KB, 60 s (RFC 1122 section 3.3.2 recommends 60 to 120 s); the oldest makes room. A datagram
 whose fragments overlap is dropped whole, with what still comes of it, because overlaps exist in attacks only (RFC 5722 says so for
-IPv6); a fragment that came twice is no overlap. A datagram that was put together has a header without options.
+IPv6); a fragment that came twice is no overlap. A datagram that was put together has the options of its first fragment.
 """
 
 from barenet import fast, ticks
@@ -17,10 +17,9 @@ _DATAGRAMS = const(3)
 _BYTES = const(9216)
 _OVERHEAD = const(48)  # bytes of heap that a fragment takes besides its data
 _TIMEOUT = const(60_000)
-_LONGEST = const(65535 - 20)  # data of one datagram
+_LONGEST = const(65535 - 20)  # data of one datagram without options
 # A first fragment holds the ports and the flags of TCP (RFC 1858 section 3.2); every link carries 48 bytes of data (RFC 791).
 _TINY = const(24)
-_FRAME = const(34)  # Ethernet and IP header
 _MORE = const(0x2000)
 _TIME_EXCEEDED = const(11)
 _REASSEMBLY = const(1)
@@ -67,7 +66,7 @@ class Part:
         size = total - header
         if size == 0 or (more and size & 7):
             return self._drop("odd")
-        if offset + size > _LONGEST:
+        if header + offset + size > 65535:
             return self._drop("oversize")
         if size < _TINY and more:
             return self._drop("tiny")
@@ -79,8 +78,7 @@ class Part:
             start = 14 + header
             reason = self._keep(datagram, offset, bytes(frame[start : start + size]), more)
             if offset == 0 and reason is None:
-                datagram.head = bytearray(frame[0:_FRAME])
-                datagram.head[14] = 0x45
+                datagram.head = bytearray(frame[0:start])
             if datagram.length == datagram.end and reason is None:
                 self._datagrams.remove(datagram)
                 return self._assemble(datagram, datagram.end)
@@ -195,16 +193,17 @@ class Part:
 
     def _assemble(self, datagram, length):
         # Returns the first `length` bytes of the datagram's data behind its headers.
-        frame = bytearray(_FRAME + length)
-        frame[0:_FRAME] = datagram.head
-        total = HEADER + length
+        start = len(datagram.head)
+        frame = bytearray(start + length)
+        frame[0:start] = datagram.head
+        total = start - 14 + length
         frame[16] = total >> 8
         frame[17] = total & 255
         frame[20] = frame[21] = frame[24] = frame[25] = 0
-        check = ~fast.add(frame, 0, HEADER, 14) & 0xFFFF
+        check = ~fast.add(frame, 0, start - 14, 14) & 0xFFFF
         frame[24] = check & 255
         frame[25] = check >> 8
         for offset, data in datagram.parts:
             if offset < length:
-                fast.copy(frame, data, min(len(data), length - offset), _FRAME + offset, 0)
+                fast.copy(frame, data, min(len(data), length - offset), start + offset, 0)
         return memoryview(frame)

@@ -80,6 +80,8 @@ def take(icmp, frame, start, end, source, now):
     kind = frame[start]
     code = EHOSTUNREACH
     destination = bytes(frame[quote + 16 : quote + 20])
+    if frame[quote] != 0x45:
+        destination = icmp.ip.part("ip_options").destination(frame, quote, inner)
     header = bytes(frame[inner : min(end, inner + 20)])
     if kind == _UNREACHABLE:
         if frame[start + 1] in (2, 3):

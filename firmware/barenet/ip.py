@@ -16,6 +16,7 @@ HEADER = const(20)
 ANY = b"\x00\x00\x00\x00"
 LIMITED_BROADCAST = b"\xff\xff\xff\xff"
 _DF = const(0x4000)
+_ROUTER_ALERT = const(0x94)  # RFC 2113
 _LOOPED = const(16)  # packets to ourselves that wait for the next poll
 
 
@@ -130,11 +131,15 @@ class IP:
                 if not self.is_broadcast(destination) and destination not in self.groups:
                     self.drops["not for us"] += 1
                     return
+        # A Router Alert concerns routers; all other options are worth a look.
+        if header > HEADER and (header > 24 or frame[34] != _ROUTER_ALERT or frame[35] != 4):
+            if not self.part("ip_options").arrived(frame, header, source, now):
+                return
         if frame[20] & 0x3F or frame[21]:
             frame = self.part("fragments").receive(frame, header, total, source, destination, now)
             if frame is None:
                 return
-            header = HEADER
+            header = (frame[14] & 15) << 2
             total = len(frame) - ethernet.HEADER
         handler = self.handlers.get(frame[23])
         if handler is None:

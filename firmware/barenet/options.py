@@ -3,13 +3,16 @@
 import struct
 
 import micropython
-from barenet import fast
+from barenet import fast, late
 from barenet.errors import EADDRINUSE, EADDRNOTAVAIL, EINVAL, ENOPROTOOPT, EOPNOTSUPP
 from barenet.socket import (
     IP_ADD_MEMBERSHIP,
     IP_DROP_MEMBERSHIP,
     IP_MULTICAST_LOOP,
     IP_MULTICAST_TTL,
+    IP_OPTIONS,
+    IP_PKTINFO,
+    IP_RECVOPTS,
     IP_TOS,
     IP_TTL,
     IPPROTO_IP,
@@ -56,12 +59,15 @@ _OPTIONS = {
     IPPROTO_IP << 16 | IP_TTL: 64,
     IPPROTO_IP << 16 | IP_MULTICAST_TTL: 1,
     IPPROTO_IP << 16 | IP_MULTICAST_LOOP: 1,
+    IPPROTO_IP << 16 | IP_PKTINFO: 0,
+    IPPROTO_IP << 16 | IP_RECVOPTS: 0,
     IPPROTO_TCP << 16 | TCP_NODELAY: 0,
     IPPROTO_TCP << 16 | TCP_KEEPIDLE: 7200,
     IPPROTO_TCP << 16 | TCP_KEEPINTVL: 75,
     IPPROTO_TCP << 16 | TCP_KEEPCNT: KEEP_COUNT,
     IPPROTO_TCP << 16 | TCP_USER_TIMEOUT: 0,
 }
+_IP_OPTIONS = IPPROTO_IP << 16 | IP_OPTIONS
 
 
 def _number(value):
@@ -84,6 +90,11 @@ def set(sock, level, option, value):
         sock._receive_ms = _number(value) or -1
     elif level == IPPROTO_IP and option in (IP_ADD_MEMBERSHIP, IP_DROP_MEMBERSHIP):
         _member(sock, option == IP_ADD_MEMBERSHIP, bytes(value))
+    elif key == _IP_OPTIONS:
+        value = bytes(memoryview(value))
+        late.load("ip_options").Way(sock._stack.ip, value)  # raises what is wrong with them
+        _keep(sock, key, value)
+        _apply(sock)
     elif key in _OPTIONS:
         value = _number(value)
         if level == IPPROTO_IP and not (option == IP_TTL) <= value <= 255:
@@ -91,11 +102,7 @@ def set(sock, level, option, value):
         _keep(sock, key, value)
         if option in (SO_SNDBUF, SO_RCVBUF) and sock._connection is not None and sock._connection.remote is None:
             sock._create()
-        sock._stack.enter()
-        try:
-            apply(sock)
-        finally:
-            sock._stack.leave()
+        _apply(sock)
     else:
         raise OSError(ENOPROTOOPT)
 
@@ -116,6 +123,10 @@ def get(sock, level, option, size):
         value = connection.tcb[fast.RCV_SIZE]
     elif key == SOL_SOCKET << 16 | SO_SNDBUF and connection is not None:
         value = connection.tcb[fast.SND_SIZE]
+    elif key == _IP_OPTIONS:
+        what = sock._endpoint or connection
+        value = sock._options.get(key, b"") if what is None else what.way.given if what.way else b""
+        return value[: size or len(value)]
     elif key in _OPTIONS:
         value = _option(sock, option, level)
     else:
@@ -194,7 +205,10 @@ def apply(sock):
     if what is not None:
         what.ttl = _option(sock, IP_TTL, IPPROTO_IP)
         what.tos = _option(sock, IP_TOS, IPPROTO_IP)
+    options = sock._options.get(_IP_OPTIONS)
     if connection is not None:
+        if options is not None:
+            late.load("tcp.ip_options").set(connection, options)
         connection.nodelay = _option(sock, TCP_NODELAY, IPPROTO_TCP)
         keep = _option(sock, SO_KEEPALIVE)
         connection.keepalive = _option(sock, TCP_KEEPIDLE, IPPROTO_TCP) * 1000 if keep else 0
@@ -208,9 +222,21 @@ def apply(sock):
         endpoint.broadcast = bool(_option(sock, SO_BROADCAST))
         endpoint.group_ttl = _option(sock, IP_MULTICAST_TTL, IPPROTO_IP)
         endpoint.loop = _option(sock, IP_MULTICAST_LOOP, IPPROTO_IP) != 0
+        endpoint.way = late.load("ip_options").Way(sock._stack.ip, options) if options else None
+        told = _option(sock, IP_PKTINFO, IPPROTO_IP), _option(sock, IP_RECVOPTS, IPPROTO_IP)
+        if any(told) or endpoint.owner is not None:
+            late.load("ancillary").use(endpoint, *told)
         size = sock._options.get(SOL_SOCKET << 16 | SO_RCVBUF)
         if size is not None and size != endpoint.rcvbuf:
             endpoint.rcvbuf = size
+
+
+def _apply(sock):
+    sock._stack.enter()
+    try:
+        apply(sock)
+    finally:
+        sock._stack.leave()
 
 
 def watch(sock, callback):

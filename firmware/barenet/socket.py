@@ -75,14 +75,19 @@ IP_TTL = const(2)
 IP_ADD_MEMBERSHIP = const(3)
 IP_DROP_MEMBERSHIP = const(4)
 IP_MULTICAST_TTL = const(5)
+IP_RECVOPTS = const(6)  # Linux's number, as IP_PKTINFO's, which is lwIP's, too
 IP_MULTICAST_LOOP = const(7)
+IP_PKTINFO = const(8)
+IP_OPTIONS = const(9)  # Linux has 4, which is IP_DROP_MEMBERSHIP here
 TCP_NODELAY = const(1)
 TCP_KEEPIDLE = const(3)
 TCP_KEEPINTVL = const(4)
 TCP_KEEPCNT = const(5)
 TCP_USER_TIMEOUT = const(18)  # Linux's number: lwIP has none
 MSG_PEEK = const(1)
+MSG_TRUNC = const(4)
 MSG_DONTWAIT = const(8)
+MSG_CTRUNC = const(8)  # a flag that recvmsg() gives, not one that it takes
 SHUT_RD = const(0)
 SHUT_WR = const(1)
 SHUT_RDWR = const(2)
@@ -417,8 +422,8 @@ class socket(io.IOBase):
                 self._connection.close(stack.now())
                 self._create()
             connection = self._connection
-            stack.tcp.connect(host, port, stack.now(), self._local[1], connection)
             self._configure()
+            stack.tcp.connect(host, port, stack.now(), self._local[1], connection)
         except OSError:
             self._create()
             raise
@@ -560,6 +565,16 @@ class socket(io.IOBase):
     def recvfrom_into(self, buffer, n=0, flags=0):
         """Does as recv_into() and returns (length, (host, port))."""
         return self.recv_into(buffer, n, flags), self._sender()
+
+    def recvmsg(self, n, ancbufsize=0, flags=0):
+        """UDP: does as recv() and returns (data, ancillary data, flags, (host, port)), as in CPython on Linux.
+
+        Ancillary data is a list of (IPPROTO_IP, type, bytes) with what the options of the same name ask for: IP_PKTINFO (struct in_pktinfo: the
+        interface's index as "I", our address, the address that the datagram was sent to), IP_RECVOPTS (its IP options, if it has any). Each
+        takes 12 bytes of `ancbufsize` and its length, rounded up to 4. flags: MSG_TRUNC when the datagram was longer than n, MSG_CTRUNC when ancillary
+        data found no room. TCP: [], 0 and None. Raises what recv() raises.
+        """
+        return late.load("ancillary").receive(self, n, ancbufsize, flags)
 
     def read(self, n=-1):
         """Returns n bytes, fewer only at the end; without n everything up to the end. UDP: one datagram.
@@ -805,8 +820,12 @@ class socket(io.IOBase):
         * IP_MULTICAST_TTL: 0 to 255, 1 unless set; IP_MULTICAST_LOOP: 0 or 1, whether groups of this board get what it
           sends to them
         * IP_ADD_MEMBERSHIP, IP_DROP_MEMBERSHIP: 8 bytes, group and own address. Routers and switches are told (IGMP).
+        * IP_OPTIONS: at most 40 bytes of IP options (RFC 791) for all packets that leave, b"" for none. A source route names the hops, the first
+          one included; the final destination follows by itself. An accepted connection has the way back of the peer's source route. What
+          has options is slow, and leaves whole or not at all.
+        * IP_PKTINFO, IP_RECVOPTS: 0 or 1, what recvmsg() tells of a datagram. A socket with one of them queues 32 datagrams at most.
 
-        Raises OSError(ENOPROTOOPT) for any other, OSError(EINVAL) for a TTL or TOS that does not fit.
+        Raises OSError(ENOPROTOOPT) for any other, OSError(EINVAL) for a TTL, TOS or IP options that do not fit.
         """
         self._check()
         if option == SO_REUSEADDR and level == SOL_SOCKET and isinstance(value, int):
@@ -817,7 +836,7 @@ class socket(io.IOBase):
     def getsockopt(self, level, option, size=0):
         """Returns an option as an int, or as `size` bytes in the form setsockopt() takes.
 
-        SO_ERROR gives the connection's error and forgets it. SO_LINGER without size is the seconds, -1 when it is off.
+        SO_ERROR gives the connection's error and forgets it. SO_LINGER without size is the seconds, -1 when it is off. IP_OPTIONS are bytes.
         Raises OSError(ENOPROTOOPT) for an unknown one.
         """
         self._check()

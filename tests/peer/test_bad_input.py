@@ -106,9 +106,12 @@ FRAMES = {
     "our own address as source": (ethernet(ip(udp(b"", source=BOARD), 17, source=BOARD)), ("ip", "source")),
     "a land attack": (ethernet(ip(tcp(SYN, source=BOARD, from_port=TCP_PORT), 6, source=BOARD)), ("ip", "source")),
     "an unknown protocol": (ethernet(ip(bytes(20), 99)), ("ip", "unknown protocol")),
-    "IP options that never end": (ethernet(ip(udp(b"data"), 17, options=b"\x07\x00" + bytes(38))), None),
+    "IP options that never end": (ethernet(ip(udp(b"data"), 17, options=b"\x07\x00" + bytes(38))), ("ip_options", "length")),
     "IP options that end": (ethernet(ip(udp(b"data"), 17, options=b"\x01\x01\x01\x00")), None),
-    "an IP option that points outside": (ethernet(ip(udp(b"data"), 17, options=b"\x83\xff\xff\xff")), None),
+    "an IP option that points outside": (ethernet(ip(udp(b"data"), 17, options=b"\x83\xff\xff\xff")), ("ip_options", "length")),
+    "a source route through ourselves": (ethernet(ip(udp(b"data"), 17, options=b"\x83\x07\x08\x0a\x4d\x00\x02\0")), ("ip_options", "route")),
+    "a source route that leads on": (ethernet(ip(udp(b"data"), 17, options=b"\x89\x07\x04\x0a\x4d\x00\x33\0")), ("ip_options", "route leads on")),
+    "two source routes": (ethernet(ip(udp(b"data"), 17, options=b"\x83\x03\x04\x89\x03\x04\0\0")), ("ip_options", "two routes")),
     "a cut UDP header": (ethernet(ip(b"\x13\x88", 17)), ("udp", "short")),
     "a UDP length of 7": (ethernet(ip(udp(b"", length=7), 17)), ("udp", "length")),
     "a UDP length beyond the packet": (ethernet(ip(udp(b"", length=1000), 17)), ("udp", "length")),
@@ -254,7 +257,7 @@ def test_on_a_bare_cable_the_stack_itself_refuses_what_a_mac_pads_or_filters():
 
 def check_counter(board, wire, frame, counter):
     """Sends a frame, after which that counter (None: none) and no other has grown."""
-    run(board, "lan.stack.ip.part('fragments')")
+    run(board, "lan.stack.ip.part('fragments'); lan.stack.ip.part('ip_options')")
     before = counters(board)
     wire.send(frame)
     if counter:

@@ -10,7 +10,7 @@ import gc
 
 import rig
 from barenet import fast
-from rig import ACK, ANY, FIN, MAC, OURS, PEER, PEER_MAC, PSH, RST, SYN, URG, Wire, arp, packet, pattern, segment
+from rig import ACK, ANY, FAR, FIN, MAC, OTHER, OURS, PEER, PEER_MAC, PSH, RST, SYN, URG, Wire, arp, packet, pattern, segment
 
 BATCH = 100
 FULL = 1514
@@ -91,7 +91,20 @@ class Fuzz:
         options = self.options() if random.below(3) == 0 else b""
         text = pattern(0, random.one((0, 0, 0, 1, 3, 100, 536, 1000)))
         header = segment(5000 + random.below(3), port, seq, ack, flags, window, options)
-        return packet(6, header + text, ip_options=bytes(4 * random.below(3)))
+        return packet(6, header + text, ip_options=self.ip_options())
+
+    def ip_options(self):
+        """Returns IP options, often none: an end, or a source route that came here, leads on, or makes no sense."""
+        random = self.random
+        kind = random.below(12)
+        if kind > 3:
+            return bytes(4 * (kind & 1))
+        hops = b"".join(random.one((PEER, OTHER, OURS, FAR, ANY, OTHER, OTHER)) for _ in range(random.below(4)))
+        route = bytes((random.one((131, 137)), 3 + len(hops), 4 + len(hops))) + hops + b"\0"
+        if kind == 0:
+            route = bytearray(route)
+            route[random.below(len(route))] = random.below(256)
+        return bytes(route)
 
     def options(self):
         """Returns up to 40 bytes that look more or less like TCP options."""

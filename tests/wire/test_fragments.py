@@ -72,18 +72,19 @@ def test_fragments_are_put_together_in_any_order():
 
 
 @on_wire
-def test_the_header_that_the_handler_sees_is_that_of_a_whole_packet():
+def test_the_header_that_the_handler_sees_is_that_of_a_whole_packet_with_the_options_of_the_first():
     wire = Wire()
     seen = []
     wire.ip.handlers[TEST] = lambda frame, start, end, source, destination, now: seen.append(
-        (bytes(frame[14:34]), start, end, source, destination)
+        (bytes(frame[14:38]), start, end, source, destination)
     )
-    wire.receive(*cut(bytes(2000), 1000, ttl=9, ip_options=b"\x01\x01\x01\x00"))
+    wire.receive(*cut(bytes(2000), 1000, ttl=9, ip_options=b"\x01\x01\x01\x00")[:1])
+    wire.receive(*cut(bytes(2000), 1000, ttl=9)[1:])
     ((header, start, end, source, destination),) = seen
-    # Version 4 and 5 words, total length 2020, identification 7, neither flags nor offset, TTL 9.
-    assert header == b"\x45\0\x07\xe4\0\7\0\0\x09\xfd" + header[10:12] + PEER + OURS
-    assert fast.add(header, 0, 20, 0) == 0xFFFF
-    assert (start, end, source, destination) == (34, 2034, PEER, OURS)
+    # Version 4 and 6 words, total length 2024, identification 7, neither flags nor offset, TTL 9.
+    assert header == b"\x46\0\x07\xe8\0\7\0\0\x09\xfd" + header[10:12] + PEER + OURS + b"\x01\x01\x01\x00"
+    assert fast.add(header, 0, 24, 0) == 0xFFFF
+    assert (start, end, source, destination) == (38, 2038, PEER, OURS)
 
 
 @on_wire

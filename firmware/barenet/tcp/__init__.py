@@ -15,7 +15,6 @@ BUFFER = const(5840)  # 4 segments: half of what 8 receive frames hold, and two 
 BUFFER_MIN = const(536)
 BUFFER_MAX = const(0xFFFFF)
 _EPHEMERAL = const(49152)
-_CHALLENGES = const(10)  # challenge ACKs a second (RFC 5961 section 7)
 _SETTLE = fast.FLAG_FIN_IN | fast.FLAG_FIN_ACKED | fast.FLAG_ROUND
 _FREE = array("I", [0, 0])  # stands for the control block of an empty slot
 
@@ -211,17 +210,6 @@ class TCP:
             seq = _number(frame, start + 4)
             self.send_control(local, remote, RST | ACK, 0, (seq + text) & 0xFFFFFFFF, 0, now)
 
-    def challenge(self, connection, now):
-        """Answers a suspicious segment with an ACK that makes an honest peer send the right RST; limited in rate (RFC 5961 section 7)."""
-        if ticks.diff(now, self.challenged) >= 1000 or ticks.diff(now, self.challenged) < 0:
-            self.challenged = now
-            self.challenges = 0
-        if self.challenges >= _CHALLENGES:
-            self.drops["challenge limit"] += 1
-            return
-        self.challenges += 1
-        connection.tcb[fast.FLAGS] |= fast.FLAG_ACK_NOW
-
     def send_control(self, local, remote, flags, seq, ack, window, now, options=b"", ttl=64, tos=0):
         """Sends one segment without text, from plain Python."""
         segment = bytearray(20 + len(options))
@@ -393,12 +381,6 @@ class TCP:
     def secret_number(self, connection, at):
         """Returns 32 bits, from byte `at` on, of a keyed hash of the connection's addresses."""
         return late.load("tcp.hashing").keyed(self.secret, connection.local, connection.remote, b"", at)
-
-    def timestamps(self, offset, echo, now):
-        """Returns the timestamp option with its padding (RFC 7323 section 3.2, appendix A). offset: the connection's TS_OFFSET."""
-        fast.clock(self.words, now)
-        value = (self.words[fast.C_CLOCK] + offset) & 0xFFFFFFFF
-        return b"\x01\x01\x08\x0a" + value.to_bytes(4, "big") + echo.to_bytes(4, "big")
 
     def _mac_changed(self, address, mac):
         for connection in self.connections:

@@ -2,7 +2,7 @@
 
 from array import array
 
-from barenet import fast, ticks
+from barenet import fast, late, ticks
 from barenet.errors import ECONNABORTED, ECONNREFUSED, ECONNRESET, EMSGSIZE, ETIMEDOUT
 from barenet.fast import (
     ACK,
@@ -62,6 +62,7 @@ _DEAD_MS = const(120_000)  # without a sign of life
 FIN_WAIT_2_MS = const(60_000)  # for a connection nobody owns any more
 KEEP_COUNT = const(9)
 ORPHAN_PROBES = const(8)  # window probes for a connection nobody owns any more
+_CHALLENGES = const(10)  # challenge ACKs a second, for all connections (RFC 5961 section 7)
 _TTL_WORD = const(87)  # of the template: byte 22
 _TOS_WORD = const(85)  # byte 15
 _HEADER = const(54)  # Ethernet, IP and TCP without options
@@ -112,11 +113,19 @@ def parse_options(frame, start, end):
     return mss, shift, permitted, stamp
 
 
+def timestamps(words, offset, echo, now):
+    """Returns the timestamp option with its padding (RFC 7323 section 3.2, appendix A). words: of the context; offset: the connection's TS_OFFSET."""
+    fast.clock(words, now)
+    value = (words[fast.C_CLOCK] + offset) & 0xFFFFFFFF
+    return b"\x01\x01\x08\x0a" + value.to_bytes(4, "big") + echo.to_bytes(4, "big")
+
+
 class Connection:
     """A connection and its control block.
 
     tcp: the TCP that it belongs to. slot: its index in the tables, -1 without a place there. tcb: array('I'), words named in fast.py.
     local, remote: (address, port), None until it is opened. error: errno that ended it, or 0. listener: the Listener it came from, or None.
+    way: of its segments, when they have IP options (tcp/ip_options.py), else None. options_size: bytes of these in each header.
     urgent: the sequence number behind the urgent data that was announced last (RFC 9293 section 3.8.5), None before.
     """
 
@@ -133,6 +142,8 @@ class Connection:
     linger = None
     user_timeout = 0  # ms without progress that end the connection, 0 = DATA_TRIES retransmissions
     urgent = None
+    way = None
+    options_size = 0
 
     take = fast.take
     text = fast.text
@@ -239,7 +250,7 @@ class Connection:
             observer.changed("send", self, before)
 
     def _loop(self, now):
-        """Sends to a peer on this board: its frames take the way through the IP layer, never to the wire."""
+        """Sends what takes the way through the IP layer: frames to a peer on this board, and those with IP options."""
         words = self.tcp.words
         ip = self.tcp.ip
         sent = 0
@@ -249,7 +260,11 @@ class Connection:
                 return sent
             sent += 1
             pool = ip.link.pool
-            ip.loop(pool.frames[pool.receive + i][14 : words[fast.C_LOOPED]])
+            packet = pool.frames[pool.receive + i][14 : words[fast.C_LOOPED]]
+            if self.way is None:
+                ip.loop(packet)
+            else:
+                self.way.segment(packet, now)
         words[fast.C_OUTPUT] = 1  # the rest follows when these have arrived
         return sent
 
@@ -385,12 +400,14 @@ class Connection:
                     code = 0  # nothing is lost: a peer that is done answers the second ACK of its repeated FIN so (section 3.10.7.4)
                 self._end(code, "RST")
             elif 0 < ahead < window:
-                self.tcp.challenge(self, now)
+                self._challenge(now)
             else:
                 self.tcp.drops["reset out of window"] += 1
             return
         if flags & SYN:
             if tcb[STATE] == SYN_RECEIVED and seq == tcb[IRS]:
+                if frame[14] != 0x45:
+                    late.load("tcp.ip_options").arrived(self, frame)
                 if flags & ACK and ack == tcb[SND_NXT] and self.listener is None:
                     # The other half of a simultaneous open.
                     self._established(frame, start, seq, ack, now, "ACK of SYN")
@@ -398,7 +415,7 @@ class Connection:
                 else:
                     self._send_syn(now)  # our SYN+ACK was lost
             else:
-                self.tcp.challenge(self, now)  # RFC 5961 section 4
+                self._challenge(now)  # RFC 5961 section 4
             return
         if not flags & ACK:
             self.tcp.drops["no ACK"] += 1
@@ -421,6 +438,8 @@ class Connection:
         words[fast.C_SEGMENT] = start
         words[fast.C_SEGMENT_END] = end
         found = fast.arrive(words, self.tcp.objects, self.slot, frame, now)
+        if frame[14] != 0x45 and not found & fast.ARRIVED_REFUSED:
+            late.load("tcp.ip_options").arrived(self, frame)
         if flags & URG and not found & fast.ARRIVED_REFUSED:
             self.urgent = seq + (frame[start + 18] << 8 | frame[start + 19])
         again = flags & FIN and tcb[STATE] == TIME_WAIT
@@ -499,6 +518,8 @@ class Connection:
         tcb[fast.RCV_SCALE] = shift
         if self.tcp.ip.is_ours(self.remote[0]):
             tcb[FLAGS] |= fast.FLAG_LOOP
+        if self.way is not None:
+            self.way.begin(self)
         tcb[fast.TS_OFFSET] = self.tcp.secret_number(self, 4) & ~1
         tcb[fast.IP_ID] = iss & 0xFFFF
         ip = self.tcp.ip
@@ -547,7 +568,7 @@ class Connection:
         tcb = self.tcb
         tcb[fast.HEADER] = _HEADER + options
         fast.copy(tcb, bytes((20 + options << 2,)), 1, fast.TEMPLATE * 4 + 46, 0)
-        tcb[fast.SND_MSS] = min(mss, self.tcp.ip.path_mtu(self.remote[0]) - 40) - options
+        tcb[fast.SND_MSS] = min(mss, self.tcp.ip.path_mtu(self.remote[0]) - 40) - options - self.options_size
         tcb[fast.RCV_MSS] = MSS_OURS - options
         tcb[IRS] = seq
         tcb[RCV_NXT] = tcb[fast.LAST_ACK_SENT] = (seq + 1) & 0xFFFFFFFF
@@ -568,7 +589,7 @@ class Connection:
         options = bytes((2, 4, mss >> 8, mss & 0xFF))
         stamps = b"\x01\x01"
         if agreed & fast.FLAG_TS:
-            stamps = self.tcp.timestamps(tcb[fast.TS_OFFSET], tcb[fast.TS_RECENT] if flags & ACK else 0, now)
+            stamps = timestamps(self.tcp.words, tcb[fast.TS_OFFSET], tcb[fast.TS_RECENT] if flags & ACK else 0, now)
         if agreed & fast.FLAG_SACK:
             options += b"\x04\x02" + stamps[2:] if agreed & fast.FLAG_TS else b"\x04\x02" + stamps
         elif agreed & fast.FLAG_TS:
@@ -645,7 +666,7 @@ class Connection:
     def use_mtu(self, mtu):
         """Cuts segments for a path that takes packets of `mtu` bytes; what is in flight and too long is cut anew (RFC 1191 section 6.4)."""
         tcb = self.tcb
-        mss = mtu - 40 - (tcb[fast.HEADER] - _HEADER)
+        mss = mtu - 40 - (tcb[fast.HEADER] - _HEADER) - self.options_size
         if mss >= tcb[fast.SND_MSS]:
             return
         tcb[fast.SND_MSS] = mss
@@ -705,6 +726,18 @@ class Connection:
                 self._wait(now, self.keep_interval)
                 self._control(ACK, (tcb[SND_UNA] - 1) & 0xFFFFFFFF, now)
 
+    def _challenge(self, now):
+        """Answers a suspicious segment with an ACK that makes an honest peer send the right RST; limited in rate (RFC 5961 section 7)."""
+        tcp = self.tcp
+        if ticks.diff(now, tcp.challenged) >= 1000 or ticks.diff(now, tcp.challenged) < 0:
+            tcp.challenged = now
+            tcp.challenges = 0
+        if tcp.challenges >= _CHALLENGES:
+            tcp.drops["challenge limit"] += 1
+            return
+        tcp.challenges += 1
+        self.tcb[FLAGS] |= FLAG_ACK_NOW
+
     def _refresh_mac(self, now):
         ip = self.tcp.ip
         if self.tcb[FLAGS] & fast.FLAG_LOOP:
@@ -723,10 +756,11 @@ class Connection:
         ack = tcb[RCV_NXT] if flags & ACK else 0
         tcb[fast.SEGMENTS_OUT] += 1
         if tcb[FLAGS] & fast.FLAG_TS and not flags & SYN:
-            options = self.tcp.timestamps(tcb[fast.TS_OFFSET], tcb[fast.TS_RECENT], now)  # in every segment once it is agreed (RFC 7323 section 3.2)
+            options = timestamps(self.tcp.words, tcb[fast.TS_OFFSET], tcb[fast.TS_RECENT], now)  # in every segment once it is agreed (RFC 7323 section 3.2)
         if not flags & SYN:
             window >>= tcb[fast.RCV_SCALE]
-        self.tcp.send_control(self.local, self.remote, flags, seq, ack, window, now, options, self.ttl, self.tos)
+        send = self.tcp.send_control if self.way is None else self.way.through(self.tcp.send_control)
+        send(self.local, self.remote, flags, seq, ack, window, now, options, self.ttl, self.tos)
 
     def _enter_time_wait(self, now):
         tcb = self.tcb

@@ -135,7 +135,9 @@ class Listener:
         iss = cookies.make(self.tcp.secret, local, remote, irs, mss, now)
         ours = self.tcp.ip.mtu - 40
         option = bytes((2, 4, ours >> 8, ours & 0xFF))
-        self.tcp.send_control(local, remote, SYN | ACK, iss, (irs + 1) & 0xFFFFFFFF, min(self.rcvbuf, 0xFFFF), now, option)
+        way = late.load("tcp.ip_options").back(self.tcp, frame) if frame[14] != 0x45 else None
+        send = self.tcp.send_control if way is None else way.through(self.tcp.send_control)
+        send(local, remote, SYN | ACK, iss, (irs + 1) & 0xFFFFFFFF, min(self.rcvbuf, 0xFFFF), now, option)
 
     def _cookie(self, frame, start, end, source, destination, now):
         """Takes an ACK for a listening port when it answers a cookie; returns whether it did."""
@@ -155,14 +157,14 @@ class Listener:
         if self.full():
             self.tcp.drops["backlog full"] += 1  # the peer repeats what it has sent
             return True
-        connection = self._open_passive(local, remote, now)
+        connection = self._open_passive(local, remote, frame, now)
         if connection is not None:
             connection.open_cookie(irs, iss, mss)
             connection.input(frame, start, end, ACK, now)
         return True
 
     def _passive(self, local, remote, frame, start, header_end, above, now):
-        connection = self._open_passive(local, remote, now)
+        connection = self._open_passive(local, remote, frame, now)
         if connection is None:
             return
         try:
@@ -175,13 +177,15 @@ class Listener:
             connection._end(0)
             self.tcp.delete(connection)
 
-    def _open_passive(self, local, remote, now):
+    def _open_passive(self, local, remote, frame, now):
         """Returns a connection with its place and buffers among those that are opening, None without memory for it."""
         connection = None
         try:
             _spare(self.rcvbuf + self.sndbuf, now)
             connection = self.tcp.create(self.rcvbuf, self.sndbuf)
             self.tcp._place(connection, local, remote)
+            if frame[14] != 0x45:
+                late.load("tcp.ip_options").arrived(connection, frame)
             connection.listener = self
             self.opening.append(connection)
             return connection

@@ -4,7 +4,7 @@ from array import array
 
 from barenet import fast, ticks
 from barenet.fast import ACK, FIN, RST, SYN
-from barenet.tcp.connection import parse_options
+from barenet.tcp.connection import parse_options, timestamps
 from micropython import const
 
 _FEW = const(40)
@@ -98,7 +98,7 @@ class TimeWaits:
             return above
         local = (tcp.ip.address, frame[start + 2] << 8 | frame[start + 3])
         remote = (bytes(frame[26:30]), frame[start] << 8 | frame[start + 1])
-        options = tcp.timestamps(offset & ~1, table[at + _TS_RECENT], now) if offset else b""
+        options = timestamps(tcp.words, offset & ~1, table[at + _TS_RECENT], now) if offset else b""
         tcp.send_control(local, remote, ACK, table[at + _SND_NXT], rcv_nxt, 0, now, options)
         if flags & FIN:
             # Our last ACK was lost: the wait starts again, behind all others.
