@@ -1,42 +1,17 @@
 """Listening ports: the passive open, and the cookies that stand in for it where the backlog is full. Loaded by the first listen()."""
 
-import gc
-
 from barenet import late, ticks
 from barenet.fast import ACK, RST, SYN
 from barenet.ip import ANY
-from barenet.tcp.connection import difference, parse_options
+from barenet.tcp.connection import RESERVE, difference, parse_options, spare, take_back
 from micropython import const
 
-_RESERVE = const(4096)
 _COOKIES_MS = const(130_000)  # as long as a cookie may be good after the last one that was sent
-_FREE_MS = const(100)
-_BESIDE = const(2048)  # what a connection takes beside its buffers, with the socket that accept() makes
-
-_free = 0  # bytes of heap, as far as known
-_asked = 0  # when
+_BESIDE = const(1024)  # what a connection takes beside its buffers, with the socket that accept() makes
 
 
 def _number(data, at):
     return data[at] << 24 | data[at + 1] << 16 | data[at + 2] << 8 | data[at + 3]
-
-
-def _spare(n, now):
-    """Raises MemoryError when n bytes would not leave the program as much again: a peer that comes back is the smaller evil.
-
-    To ask for the free memory walks the heap, 2 ms of a board's 160 KB: done once in _FREE_MS, between which what was given out is taken off.
-    """
-    global _free, _asked
-    need = n + max(n, _RESERVE)
-    if _free < need or not 0 <= ticks.diff(now, _asked) < _FREE_MS:
-        _free = gc.mem_free()
-        if _free < need:
-            gc.collect()
-            _free = gc.mem_free()
-            if _free < need:
-                raise MemoryError
-        _asked = now
-    _free -= n + _BESIDE
 
 
 class Listener:
@@ -178,14 +153,23 @@ class Listener:
             self.tcp.delete(connection)
 
     def _open_passive(self, local, remote, frame, now):
-        """Returns a connection with its place and buffers among those that are opening, None without memory for it."""
+        """Returns a connection with its place among those that are opening, None without memory for it.
+
+        It has its buffers at once when they leave the program as much again; else they come with the first bytes, and others' empty ones go.
+        """
         connection = None
+        tcp = self.tcp
+        n = self.rcvbuf + self.sndbuf
         try:
-            _spare(self.rcvbuf + self.sndbuf, now)
-            connection = self.tcp.create(self.rcvbuf, self.sndbuf)
-            self.tcp._place(connection, local, remote)
+            connection = tcp.create(self.rcvbuf, self.sndbuf)
+            plenty = spare(tcp, n + _BESIDE, max(n, RESERVE))
+            if not plenty and not spare(tcp, _BESIDE, RESERVE, False) and not (take_back(tcp) and spare(tcp, _BESIDE, RESERVE)):
+                raise MemoryError
+            tcp._place(connection, local, remote)
             if frame[14] != 0x45:
                 late.load("tcp.ip_options").arrived(connection, frame)
+            if plenty:
+                connection.make_buffers()
             connection.listener = self
             self.opening.append(connection)
             return connection
