@@ -202,7 +202,7 @@ def _addresses(stack, host):
     # Returns the addresses of a host name.
     if not isinstance(host, str):
         raise TypeError("a host is a string")
-    packed = parse_address(host)
+    packed = ANY if host == "" else parse_address(host)
     if packed is not None:
         return [packed]
     stack.enter()
@@ -284,7 +284,7 @@ class socket(io.IOBase):
     # Defaults stand in the class: a socket has only the attributes that it sets itself.
     _options = {}  # replaced, never changed: sockets share it
     _groups = ()
-    _listener = None
+    _listener = _endpoint = None
     _local = (ANY, 0)
     _target = _target_address = None
     _receive_ms = _send_ms = -1
@@ -300,7 +300,6 @@ class socket(io.IOBase):
             raise OSError(EPROTONOSUPPORT, "there are SOCK_STREAM (TCP) and SOCK_DGRAM (UDP) sockets only")
         self._stack = current()
         self._connection = _connection
-        self._endpoint = None
         if type == SOCK_DGRAM:
             self._endpoint = self._stack.udp.endpoint()
         elif _connection is None:

@@ -71,8 +71,8 @@ _TIMESTAMPS = const(12)  # bytes of a header, with padding (RFC 7323 appendix A)
 _AGREED = const(0x1006000)  # FLAG_SCALE | FLAG_SACK | FLAG_TS
 _SCALE_MAX = const(14)
 _BLACK_HOLE_MTU = {4: 1064, 6: 576}  # by retransmission: what a path takes that drops larger packets and says nothing (RFC 4821)
-RESERVE = const(4096)  # bytes of heap that are the program's, however many strangers connect
-_RING_RESERVE = const(2048)  # and however much those write that have connected
+PLENTY = const(16384)  # bytes of free heap, with which nobody saves
+_RESERVE = const(2048)  # bytes of it that are the program's, however much its peers write
 _RING_STEP = const(32)
 _FREE_MS = const(100)
 
@@ -197,7 +197,7 @@ class Connection:
     def __init__(self, tcp, rcvbuf, sndbuf):
         self.tcp = tcp
         # What is in flight needs a record a segment; small segments wait for a free one (as for lwIP's TCP_SND_QUEUELEN).
-        records = min(max(sndbuf // 1024 + 4, 8), 256)
+        records = min(sndbuf // 1024 + 4, 256)
         self.tcb = tcb = array("I", [0] * (fast.TCB_WORDS + 2 * records))
         tcb[fast.RECORD_SIZE] = records
         tcb[fast.RCV_SIZE] = rcvbuf
@@ -271,7 +271,7 @@ class Connection:
         """Lets the ring of the receive buffer (size: fast.RCV_SIZE) or of the send buffer (fast.SND_SIZE) grow to take n bytes more.
 
         Where memory is plenty it becomes as large as the buffer may be. Else it takes what must lie in it, and from what others send no more than
-        leaves the program _RING_RESERVE; but _RING_STEP bytes always, so that a connection moves on while others hold the memory.
+        leaves the program _RESERVE; but _RING_STEP bytes always, so that a connection moves on while others hold the memory.
         Raises MemoryError without memory for that; then the ring is as it was.
         """
         tcb = self.tcb
@@ -283,9 +283,9 @@ class Connection:
         if need <= now:
             return
         need = min(max(need + _RING_STEP - 1 & -_RING_STEP, 2 * now), most)
-        keep = _RING_RESERVE if receiving else 0
+        keep = _RESERVE if receiving else 0
         if spare(tcp, need, keep, False) or _asked == tcp.words[fast.C_NOW] and take_back(tcp) and spare(tcp, need, keep):
-            if spare(tcp, most - need, max(most, RESERVE), False):
+            if spare(tcp, most - need, max(most, PLENTY), False):
                 need = most
         elif now:
             return

@@ -3,10 +3,12 @@
 from barenet import late, ticks
 from barenet.fast import ACK, RST, SYN
 from barenet.ip import ANY
-from barenet.tcp.connection import RESERVE, difference, parse_options, spare, take_back
+from barenet.tcp.connection import PLENTY, difference, parse_options, spare, take_back
 from micropython import const
 
 _COOKIES_MS = const(130_000)  # as long as a cookie may be good after the last one that was sent
+_RESERVE = const(4096)  # bytes of heap that are the program's, however many strangers connect,
+_PIECE = const(640)  # and of which so many lie in one piece
 _BESIDE = const(1024)  # what a connection takes beside its buffers, with the socket that accept() makes
 
 
@@ -24,6 +26,8 @@ class Listener:
         self.backlog = max(1, backlog)
         self.rcvbuf = rcvbuf
         self.sndbuf = sndbuf
+        self.local = None  # our end of the last connection, and its peer's address, which the next ones share
+        self.source = None
         self.opening = []
         self.waiting = []
         self.cookies_until = None  # cookies are on their way
@@ -89,15 +93,20 @@ class Listener:
             return self._cookie(frame, start, end, source, destination, now)
         if flags != SYN:
             return False
-        remote = (source, frame[start] << 8 | frame[start + 1])
+        local = self.local
+        if local is None or local[0] != destination:
+            local = self.local = (destination, self.port)
+        if source != self.source:
+            self.source = source
+        remote = (self.source, frame[start] << 8 | frame[start + 1])
         if self.full():
             self.tcp.drops["backlog full"] += 1  # the peer repeats its SYN
         elif remote[1] == 0:
             self.tcp.drops["no connection"] += 1
         elif len(self.opening) + len(self.waiting) >= self.backlog:
-            self._send_cookie((destination, self.port), remote, frame, start, header_end, now)
+            self._send_cookie(local, remote, frame, start, header_end, now)
         else:
-            self._passive((destination, self.port), remote, frame, start, header_end, above, now)
+            self._passive(local, remote, frame, start, header_end, above, now)
         return True
 
     def _send_cookie(self, local, remote, frame, start, header_end, now):
@@ -153,29 +162,40 @@ class Listener:
             self.tcp.delete(connection)
 
     def _open_passive(self, local, remote, frame, now):
-        """Returns a connection with its place among those that are opening, None without memory for it.
-
-        It has its buffers at once when they leave the program as much again; else they come with the first bytes, and others' empty ones go.
-        """
-        connection = None
+        """Returns a connection with its place among those that are opening, None without memory for it."""
         tcp = self.tcp
-        n = self.rcvbuf + self.sndbuf
+        connection = None
         try:
-            connection = tcp.create(self.rcvbuf, self.sndbuf)
-            plenty = spare(tcp, n + _BESIDE, max(n, RESERVE))
-            if not plenty and not spare(tcp, _BESIDE, RESERVE, False) and not (take_back(tcp) and spare(tcp, _BESIDE, RESERVE)):
-                raise MemoryError
+            bytearray(1)  # where the heap is locked nobody's buffers are taken: they could not come again
+            try:
+                connection = self._create()
+            except MemoryError:
+                if not take_back(tcp):
+                    raise
+                connection = self._create()
             tcp._place(connection, local, remote)
             if frame[14] != 0x45:
                 late.load("tcp.ip_options").arrived(connection, frame)
-            if plenty:
+            n = self.rcvbuf + self.sndbuf
+            if spare(tcp, n, max(n, PLENTY), False):
                 connection.make_buffers()
             connection.listener = self
             self.opening.append(connection)
             return connection
         except (OSError, MemoryError):
-            self.tcp.drops["out of memory"] += 1
+            tcp.drops["out of memory"] += 1
             if connection is not None:
                 connection._end(0)
-                self.tcp.delete(connection)
+                tcp.delete(connection)
             return None
+
+    def _create(self):
+        """Returns a connection that leaves the program memory, and in pieces of a size that is of use. Raises MemoryError."""
+        n = self.rcvbuf + self.sndbuf
+        plenty = spare(self.tcp, _BESIDE, max(n, PLENTY) + n, False)
+        if not plenty and not spare(self.tcp, _BESIDE, _RESERVE):
+            raise MemoryError
+        connection = self.tcp.create(self.rcvbuf, self.sndbuf)
+        if not plenty:
+            bytearray(_PIECE)
+        return connection
