@@ -641,9 +641,8 @@ def receive(source: ptr32, target: ptr32, objects, most: int) -> int:
                     stamp = f[58] << 24 | f[59] << 16 | f[60] << 8 | f[61]
                     if h[27] != 0x0101 or h[28] != 0x0A08 or (stamp - t[TS_RECENT]) >> 31 & 1:
                         plain = 0
-        w = t[RCV_RING_SIZE] - t[RCV_LEN]
-        if n > w and t[RCV_SIZE] > t[RCV_RING_SIZE] and (plain == 0 or n > room or t[RCV_LEN]):
-            break  # the ring must grow
+        if t[RCV_SIZE] > t[RCV_RING_SIZE] and n and (plain == 0 or n > t[RCV_RING_SIZE] - t[RCV_LEN] and (n > room or t[RCV_LEN])):
+            break  # the ring may have to grow
         c[C_FAST_SEGMENTS] += 1
         if plain == 0:
             c[C_SEGMENT] = 34
