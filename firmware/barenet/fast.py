@@ -1972,8 +1972,8 @@ def skip(objects, slot: int, n: int):
     t = ptr32(objects[O_TCBS][slot])
     size = t[RCV_SIZE]
     head = t[RCV_HEAD] + n
-    if head >= size:
-        head -= size
+    if head >= t[RCV_RING_SIZE]:
+        head -= t[RCV_RING_SIZE]
     t[RCV_HEAD] = head
     t[RCV_LEN] -= n
     opened = size - t[RCV_LEN] - (t[RCV_ADV] - t[RCV_NXT] & _MASK30)
@@ -2190,7 +2190,7 @@ def text(self, n: int):
     if n > t[RCV_LEN]:
         n = t[RCV_LEN]
     head = t[RCV_HEAD]
-    if n <= 0 or head + n > t[RCV_SIZE] or t[FLAGS] & (FLAG_ORPHAN | FLAG_READ_CLOSED):
+    if n <= 0 or head + n > t[RCV_RING_SIZE] or t[FLAGS] & (FLAG_ORPHAN | FLAG_READ_CLOSED):
         return None
     data = piece(objects[O_RCV][slot], head, head + n)
     if t[RCV_HEAD] != head:
