@@ -102,7 +102,7 @@ _ERR = const(0x08)
 _HUP = const(0x10)
 _NVAL = const(0x20)
 
-_BACKLOG = const(2)  # each connection that waits has its buffers already
+_BACKLOG = const(2)  # each connection that waits has its memory already
 _POLLS = const(4)  # while sendall() or write() hands over data that has no room yet: Ctrl-C must get a turn
 _NAP = const(20)  # ms between looks: timers run in between, arriving frames end it early
 _LONGEST = const(0x1FFFFFFF)  # ms, what ticks can compare
@@ -347,7 +347,7 @@ class socket(io.IOBase):
     def listen(self, backlog=_BACKLOG):
         """Opens the port for others; without bind() it is a free one.
 
-        backlog: connections that may wait for accept(), at least 1; each holds its buffers. Raises OSError: EADDRINUSE,
+        backlog: connections that may wait for accept(), at least 1; each holds memory. Raises OSError: EADDRINUSE,
         EISCONN, EOPNOTSUPP for UDP.
         """
         self._check()
