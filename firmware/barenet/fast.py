@@ -141,12 +141,12 @@ MAX_SND_WND = const(7)  # largest window the peer ever offered (RFC 9293 3.8.6.2
 SND_MSS = const(8)  # text of a full segment: what the options leave
 CWND = const(9)
 SSTHRESH = const(10)
-SND_SIZE = const(11)  # send buffer: a ring that starts with the byte SND_UNA
+SND_SIZE = const(11)  # send buffer, what the program may write: a ring that starts with the byte SND_UNA
 SND_HEAD = const(12)
 SND_LEN = const(13)
 RCV_NXT = const(14)
 RCV_ADV = const(15)  # right edge of the window we advertised
-RCV_SIZE = const(16)  # receive buffer: a ring
+RCV_SIZE = const(16)  # receive buffer, what the window is taken from: a ring
 RCV_HEAD = const(17)
 RCV_LEN = const(18)
 RCV_MSS = const(19)
@@ -202,12 +202,14 @@ PROGRESS_AT = const(74)  # when SND_UNA last moved, or the first byte left
 RECORD_COUNT = const(75)  # what is in flight: a ring of records, behind the template
 RECORD_HEAD = const(76)
 RECORD_SIZE = const(77)
-RCV_RING = const(78)  # address of the receive buffer, two words (see point())
-SND_RING = const(80)
-TEMPLATE = const(82)  # 66 bytes of Ethernet, IP and TCP header with the timestamp option
+RCV_RING = const(78)  # address of the ring that is the receive buffer, two words (see point()), and
+RCV_RING_SIZE = const(80)  # how much of RCV_SIZE it holds: 0 without a ring (see Connection.make_room)
+SND_RING = const(81)
+SND_RING_SIZE = const(83)
+TEMPLATE = const(84)  # 66 bytes of Ethernet, IP and TCP header with the timestamp option
 _TEMPLATE_WORDS = const(17)
-RECORDS = const(99)  # two words a record: the end of a segment, and when it was sent (29 bits) with R_… bits below
-TCB_WORDS = const(99)
+RECORDS = const(101)  # two words a record: the end of a segment, and when it was sent (29 bits) with R_… bits below
+TCB_WORDS = const(101)
 
 R_SACKED = const(1)
 R_LOST = const(2)
@@ -621,7 +623,6 @@ def receive(source: ptr32, target: ptr32, objects, most: int) -> int:
             release(objects[O_WORDS], objects)
             most -= 1
             continue
-        c[C_FAST_SEGMENTS] += 1
         n = end - start
         # Header prediction (Van Jacobson, 1990): the next text in order, or an ACK of new data, or both, and nothing else that is new.
         seq = f[38] << 24 | f[39] << 16 | f[40] << 8 | f[41]
@@ -640,6 +641,9 @@ def receive(source: ptr32, target: ptr32, objects, most: int) -> int:
                     stamp = f[58] << 24 | f[59] << 16 | f[60] << 8 | f[61]
                     if h[27] != 0x0101 or h[28] != 0x0A08 or (stamp - t[TS_RECENT]) >> 31 & 1:
                         plain = 0
+        if t[RCV_SIZE] > t[RCV_RING_SIZE] and n and (plain == 0 or n > t[RCV_RING_SIZE] - t[RCV_LEN] and (n > room or t[RCV_LEN])):
+            break  # the ring may have to grow
+        c[C_FAST_SEGMENTS] += 1
         if plain == 0:
             c[C_SEGMENT] = 34
             c[C_SEGMENT_END] = end
@@ -679,7 +683,7 @@ def receive(source: ptr32, target: ptr32, objects, most: int) -> int:
                         c[C_TAKE_LEFT] = room - k
                         room = 0
                     else:
-                        size = t[RCV_SIZE]
+                        size = t[RCV_RING_SIZE]
                         w = t[RCV_HEAD] + t[RCV_LEN]
                         if w >= size:
                             w -= size
@@ -899,8 +903,12 @@ def arrive(words, objects, slot: int, frame, now: int) -> int:
     start += skip
     if n != t[RCV_MSS] and n >= 536 and (n > t[RCV_MSS] or f[13] & PSH == 0):
         t[RCV_MSS] = n  # a full segment, as this peer and path have it
-    if n > window - gap:
-        n = window - gap
+    k = t[RCV_RING_SIZE] - t[RCV_LEN]
+    if k > window:
+        k = window
+    k = k - gap if k > gap else 0
+    if n > k:
+        n = k
         fin = 0
         c[C_DROP_BUFFER_FULL] += 1
         flags |= FLAG_ACK_NOW
@@ -915,7 +923,7 @@ def arrive(words, objects, slot: int, frame, now: int) -> int:
             n = 0
     t[FLAGS] = flags
     if n:
-        size = t[RCV_SIZE]
+        size = t[RCV_RING_SIZE]
         tail = t[RCV_HEAD] + t[RCV_LEN] + gap
         if tail >= size:
             tail -= size
@@ -997,8 +1005,8 @@ def acknowledge(words, tcb, acked: int, now: int):
         flags |= FLAG_FIN_ACKED
         c[C_SETTLE] = 1
     head = t[SND_HEAD] + text
-    if head >= t[SND_SIZE]:
-        head -= t[SND_SIZE]
+    if head >= t[SND_RING_SIZE]:
+        head -= t[SND_RING_SIZE]
     t[SND_HEAD] = head
     t[SND_LEN] -= text
     ack = una + acked
@@ -1645,7 +1653,7 @@ def output(source: ptr32, target: ptr32, objects, slot: int) -> int:
                 s += h[k]
                 k += 1
         if n:
-            size = t[SND_SIZE]
+            size = t[SND_RING_SIZE]
             head = t[SND_HEAD] + offset
             if head >= size:
                 head -= size
@@ -1904,7 +1912,7 @@ def read(target: ptr32, slot: ptr32, objects, at: int, n: int, keep: int) -> int
         n = t[RCV_LEN]
     if n <= 0:
         return 0
-    size = t[RCV_SIZE]
+    size = t[RCV_RING_SIZE]
     head = t[RCV_HEAD]
     target = ptr32(int(target) + at)
     left = n
@@ -1951,8 +1959,8 @@ def read(target: ptr32, slot: ptr32, objects, at: int, n: int, keep: int) -> int
         # As skip(), which would cost a call.
         opened = t[RCV_SIZE] - t[RCV_LEN] - (t[RCV_ADV] - t[RCV_NXT] & _MASK30)
         step = t[RCV_MSS] << 1
-        if step > size >> 1:
-            step = size >> 1
+        if step > t[RCV_SIZE] >> 1:
+            step = t[RCV_SIZE] >> 1
         if opened >= step:
             t[FLAGS] |= FLAG_ACK_NOW
     return n
@@ -1964,8 +1972,8 @@ def skip(objects, slot: int, n: int):
     t = ptr32(objects[O_TCBS][slot])
     size = t[RCV_SIZE]
     head = t[RCV_HEAD] + n
-    if head >= size:
-        head -= size
+    if head >= t[RCV_RING_SIZE]:
+        head -= t[RCV_RING_SIZE]
     t[RCV_HEAD] = head
     t[RCV_LEN] -= n
     opened = size - t[RCV_LEN] - (t[RCV_ADV] - t[RCV_NXT] & _MASK30)
@@ -1980,8 +1988,8 @@ def skip(objects, slot: int, n: int):
 def put(source: ptr32, target: ptr32, objects, slot: int, start: int, n: int) -> int:
     """Copies at most n bytes from buffer[start:] into the send buffer and sends what may leave: put(buffer, words, …).
 
-    Returns how many fitted; -1 when plain Python must look: not open for writing, in the middle of a change, observed, or a peer on this board.
-    The arguments have the names and types of what the copying loop uses, as in output().
+    Returns how many fitted; -1 when plain Python must look: not open for writing, in the middle of a change, observed, a peer on this board,
+    or a ring that must grow. The arguments have the names and types of what the copying loop uses, as in output().
     """
     c = target
     if slot < 0 or c[C_ENTERED] | c[C_EVERY_FRAME_SLOW]:
@@ -1989,9 +1997,11 @@ def put(source: ptr32, target: ptr32, objects, slot: int, start: int, n: int) ->
     t = ptr32(objects[O_TCBS][slot])
     if t[STATE] != ESTABLISHED and t[STATE] != CLOSE_WAIT or t[FLAGS] & (FLAG_FIN | FLAG_LOOP):
         return -1
-    size = t[SND_SIZE]
+    size = t[SND_RING_SIZE]
     k = size - t[SND_LEN]
     if n > k:
+        if size < t[SND_SIZE]:
+            return -1  # the ring must grow
         n = k
     if n <= 0:
         return 0
@@ -2180,7 +2190,7 @@ def text(self, n: int):
     if n > t[RCV_LEN]:
         n = t[RCV_LEN]
     head = t[RCV_HEAD]
-    if n <= 0 or head + n > t[RCV_SIZE] or t[FLAGS] & (FLAG_ORPHAN | FLAG_READ_CLOSED):
+    if n <= 0 or head + n > t[RCV_RING_SIZE] or t[FLAGS] & (FLAG_ORPHAN | FLAG_READ_CLOSED):
         return None
     data = piece(objects[O_RCV][slot], head, head + n)
     if t[RCV_HEAD] != head:
@@ -2211,7 +2221,7 @@ def fill(self, buffer, n: int) -> int:
 def write(objects, slot: int, buffer, start: int, n: int) -> int:
     """Copies at most n bytes from buffer[start:] into the send buffer; returns how many fitted."""
     t = ptr32(objects[O_TCBS][slot])
-    size = t[SND_SIZE]
+    size = t[SND_RING_SIZE]
     room = size - t[SND_LEN]
     if n > room:
         n = room

@@ -211,10 +211,14 @@ def apply(sock):
             late.load("tcp.ip_options").set(connection, options)
         connection.nodelay = _option(sock, TCP_NODELAY, IPPROTO_TCP)
         keep = _option(sock, SO_KEEPALIVE)
-        connection.keepalive = _option(sock, TCP_KEEPIDLE, IPPROTO_TCP) * 1000 if keep else 0
-        connection.keep_interval = _option(sock, TCP_KEEPINTVL, IPPROTO_TCP) * 1000
-        connection.keep_count = _option(sock, TCP_KEEPCNT, IPPROTO_TCP)
-        connection.user_timeout = _option(sock, TCP_USER_TIMEOUT, IPPROTO_TCP)
+        for name, value in (
+            ("keepalive", _option(sock, TCP_KEEPIDLE, IPPROTO_TCP) * 1000 if keep else 0),
+            ("keep_interval", _option(sock, TCP_KEEPINTVL, IPPROTO_TCP) * 1000),
+            ("keep_count", _option(sock, TCP_KEEPCNT, IPPROTO_TCP)),
+            ("user_timeout", _option(sock, TCP_USER_TIMEOUT, IPPROTO_TCP)),
+        ):
+            if getattr(connection, name) != value:  # an attribute of its own costs memory
+                setattr(connection, name, value)
         if connection.remote is not None:
             connection.keep(sock._stack.now())
     if endpoint is not None:

@@ -102,7 +102,7 @@ _ERR = const(0x08)
 _HUP = const(0x10)
 _NVAL = const(0x20)
 
-_BACKLOG = const(2)  # each connection that waits has its buffers already
+_BACKLOG = const(2)  # each connection that waits has its memory already
 _POLLS = const(4)  # while sendall() or write() hands over data that has no room yet: Ctrl-C must get a turn
 _NAP = const(20)  # ms between looks: timers run in between, arriving frames end it early
 _LONGEST = const(0x1FFFFFFF)  # ms, what ticks can compare
@@ -202,7 +202,7 @@ def _addresses(stack, host):
     # Returns the addresses of a host name.
     if not isinstance(host, str):
         raise TypeError("a host is a string")
-    packed = parse_address(host)
+    packed = ANY if host == "" else parse_address(host)
     if packed is not None:
         return [packed]
     stack.enter()
@@ -284,7 +284,7 @@ class socket(io.IOBase):
     # Defaults stand in the class: a socket has only the attributes that it sets itself.
     _options = {}  # replaced, never changed: sockets share it
     _groups = ()
-    _listener = None
+    _listener = _endpoint = None
     _local = (ANY, 0)
     _target = _target_address = None
     _receive_ms = _send_ms = -1
@@ -300,7 +300,6 @@ class socket(io.IOBase):
             raise OSError(EPROTONOSUPPORT, "there are SOCK_STREAM (TCP) and SOCK_DGRAM (UDP) sockets only")
         self._stack = current()
         self._connection = _connection
-        self._endpoint = None
         if type == SOCK_DGRAM:
             self._endpoint = self._stack.udp.endpoint()
         elif _connection is None:
@@ -348,7 +347,7 @@ class socket(io.IOBase):
     def listen(self, backlog=_BACKLOG):
         """Opens the port for others; without bind() it is a free one.
 
-        backlog: connections that may wait for accept(), at least 1; each holds its buffers. Raises OSError: EADDRINUSE,
+        backlog: connections that may wait for accept(), at least 1; each holds memory. Raises OSError: EADDRINUSE,
         EISCONN, EOPNOTSUPP for UDP.
         """
         self._check()

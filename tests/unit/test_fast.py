@@ -34,7 +34,8 @@ if ON_DEVICE:
             random = Random(seed)
             self.words = array("I", [0] * fast.C_WORDS)
             self.tcb = array("I", [0] * fast.TCB_WORDS)
-            self.tcb[fast.RCV_SIZE] = self.tcb[fast.SND_SIZE] = size
+            for word in (fast.RCV_SIZE, fast.SND_SIZE, fast.RCV_RING_SIZE, fast.SND_RING_SIZE):
+                self.tcb[word] = size
             self.tcb[fast.RCV_MSS] = 1460
             self.rcv = random_bytes(random, size)
             fast.point(self.tcb, fast.RCV_RING, self.rcv)

@@ -279,8 +279,8 @@ class TCP:
             if self.observer is not None:
                 self.observer.moved(connection, connection.state, "delete")
             self.connections[slot] = None
-            self._free(connection, self.rcv, fast.RCV_RING)
-            self._free(connection, self.snd, fast.SND_RING)
+            self.free_ring(connection, self.rcv, fast.RCV_RING)
+            self.free_ring(connection, self.snd, fast.SND_RING)
             self.tcbs[slot] = _FREE
             self.words[fast.C_SLOT] = self.words[fast.C_TCB] = 0
             connection.slot = -1
@@ -288,13 +288,15 @@ class TCP:
     def free_buffers(self, connection):
         """Frees the buffers that have done their work: the receive buffer when nobody reads any more, the send buffer when all is confirmed."""
         if connection.tcb[fast.FLAGS] & fast.FLAG_ORPHAN:
-            self._free(connection, self.rcv, fast.RCV_RING)
+            self.free_ring(connection, self.rcv, fast.RCV_RING)
         if connection.tcb[fast.SND_LEN] == 0:
-            self._free(connection, self.snd, fast.SND_RING)
+            self.free_ring(connection, self.snd, fast.SND_RING)
 
-    def _free(self, connection, buffers, at):
-        buffers[connection.slot] = None
+    def free_ring(self, connection, rings, at):
+        """Takes away the ring of a connection that stands in the list `rings` and whose address is in word `at` of its control block."""
+        rings[connection.slot] = None
         connection.tcb[at] = 0  # the collector takes it for a pointer
+        connection.tcb[at + 2] = 0  # its size
 
     def abort_all(self, now):
         """Resets every connection (the interface goes down, or our address changes). Listening ports stay: they serve the next address."""
@@ -305,7 +307,7 @@ class TCP:
                 connection.abort(now)
 
     def _place(self, connection, local, remote):
-        """Gives a connection its addresses, a slot, buffers, and an entry in the hash table."""
+        """Gives a connection its addresses, a slot, and an entry in the hash table."""
         for slot in range(len(self.connections)):
             if self.connections[slot] is None:
                 break
@@ -319,23 +321,17 @@ class TCP:
                 if oldest is None or self.connections[slot] is not None:
                     raise OSError(ENOMEM, "all connections are in use")
         try:
-            rcv = bytearray(connection.tcb[fast.RCV_SIZE])
-            snd = bytearray(connection.tcb[fast.SND_SIZE])
             # The table that counts grows last, so that running out of memory in between leaves nothing inconsistent.
             for table, empty in ((self.tcbs, _FREE), (self.rcv, None), (self.snd, None), (self.connections, None)):
                 if len(table) == slot:
                     table.append(empty)
         except MemoryError:
-            raise OSError(ENOMEM, "no memory for the buffers; use smaller SO_SNDBUF and SO_RCVBUF or close something")
+            raise OSError(ENOMEM)
         connection.slot = slot
         connection.local = local
         connection.remote = remote
         self.connections[slot] = connection
         self.tcbs[slot] = connection.tcb
-        self.rcv[slot] = rcv
-        self.snd[slot] = snd
-        fast.point(connection.tcb, fast.RCV_RING, rcv)
-        fast.point(connection.tcb, fast.SND_RING, snd)
         address, port = remote
         self.keys[2 * slot] = address[0] | address[1] << 8 | address[2] << 16 | address[3] << 24
         ours = local[1]

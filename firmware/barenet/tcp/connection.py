@@ -1,9 +1,10 @@
 """One TCP connection: what happens seldom, in plain Python. What happens with every segment is in fast.py."""
 
+import gc
 from array import array
 
 from barenet import fast, late, ticks
-from barenet.errors import ECONNABORTED, ECONNREFUSED, ECONNRESET, EMSGSIZE, ETIMEDOUT
+from barenet.errors import ECONNABORTED, ECONNREFUSED, ECONNRESET, EMSGSIZE, ENOMEM, ETIMEDOUT
 from barenet.fast import (
     ACK,
     CLOSE_WAIT,
@@ -63,13 +64,56 @@ FIN_WAIT_2_MS = const(60_000)  # for a connection nobody owns any more
 KEEP_COUNT = const(9)
 ORPHAN_PROBES = const(8)  # window probes for a connection nobody owns any more
 _CHALLENGES = const(10)  # challenge ACKs a second, for all connections (RFC 5961 section 7)
-_TTL_WORD = const(87)  # of the template: byte 22
-_TOS_WORD = const(85)  # byte 15
+_TTL_WORD = const(89)  # of the template: byte 22
+_TOS_WORD = const(87)  # byte 15
 _HEADER = const(54)  # Ethernet, IP and TCP without options
 _TIMESTAMPS = const(12)  # bytes of a header, with padding (RFC 7323 appendix A)
 _AGREED = const(0x1006000)  # FLAG_SCALE | FLAG_SACK | FLAG_TS
 _SCALE_MAX = const(14)
 _BLACK_HOLE_MTU = {4: 1064, 6: 576}  # by retransmission: what a path takes that drops larger packets and says nothing (RFC 4821)
+PLENTY = const(16384)  # bytes of free heap, with which nobody saves
+_RESERVE = const(2048)  # bytes of it that are the program's, however much its peers write
+_RING_STEP = const(32)
+_FREE_MS = const(100)
+
+_free = 0  # bytes of heap, as far as known
+_asked = -_FREE_MS  # when
+
+
+def spare(tcp, n, keep, sure=True):
+    """Returns whether n bytes leave the program `keep` bytes of the heap.
+
+    To ask for the free memory walks the heap, 2 ms of a board's 160 KB: done once in _FREE_MS, between which what was given out is taken off, and
+    with `sure` whenever there seems to be too little.
+    """
+    global _free, _asked
+    now = tcp.words[fast.C_NOW]
+    need = n + keep
+    if not 0 <= ticks.diff(now, _asked) < _FREE_MS or sure and _free < need:
+        _asked = now
+        _free = gc.mem_free()
+        if _free < need:
+            gc.collect()
+            _free = gc.mem_free()
+    if _free < need:
+        return False
+    _free -= n
+    return True
+
+
+def take_back(tcp):
+    """Takes away the rings in which nothing lies: they come again with the next byte. Returns whether there were any."""
+    found = False
+    for connection in tcp.connections:
+        if connection is not None:
+            tcb = connection.tcb
+            if tcb[fast.RCV_RING_SIZE] and not tcb[fast.RCV_LEN] | tcb[fast.OUT_OF_ORDER]:
+                tcp.free_ring(connection, tcp.rcv, fast.RCV_RING)
+                found = True
+            if tcb[fast.SND_RING_SIZE] and not tcb[fast.SND_LEN]:
+                tcp.free_ring(connection, tcp.snd, fast.SND_RING)
+                found = True
+    return found
 
 
 def difference(a, b):
@@ -153,7 +197,7 @@ class Connection:
     def __init__(self, tcp, rcvbuf, sndbuf):
         self.tcp = tcp
         # What is in flight needs a record a segment; small segments wait for a free one (as for lwIP's TCP_SND_QUEUELEN).
-        records = min(max(sndbuf // 1024 + 4, 8), 256)
+        records = min(sndbuf // 1024 + 4, 256)
         self.tcb = tcb = array("I", [0] * (fast.TCB_WORDS + 2 * records))
         tcb[fast.RECORD_SIZE] = records
         tcb[fast.RCV_SIZE] = rcvbuf
@@ -214,7 +258,65 @@ class Connection:
         tcb = self.tcb
         if tcb[STATE] != ESTABLISHED and tcb[STATE] != CLOSE_WAIT or tcb[FLAGS] & FLAG_FIN:
             return 0
-        return tcb[fast.SND_SIZE] - tcb[fast.SND_LEN]
+        n = tcb[fast.SND_LEN]
+        if n and n == tcb[fast.SND_RING_SIZE]:
+            try:
+                self.make_room(fast.SND_SIZE, 1)
+            except MemoryError:
+                pass
+            return tcb[fast.SND_RING_SIZE] - n
+        return tcb[fast.SND_SIZE] - n
+
+    def make_room(self, size, n):
+        """Lets the ring of the receive buffer (size: fast.RCV_SIZE) or of the send buffer (fast.SND_SIZE) grow to take n bytes more.
+
+        Where memory is plenty it becomes as large as the buffer may be. Else it takes what must lie in it, and from what others send no more than
+        leaves the program _RESERVE; but _RING_STEP bytes always, so that a connection moves on while others hold the memory.
+        Raises MemoryError without memory for that; then the ring is as it was.
+        """
+        tcb = self.tcb
+        tcp = self.tcp
+        receiving = size == fast.RCV_SIZE
+        most = tcb[size]
+        now = tcb[fast.RCV_RING_SIZE if receiving else fast.SND_RING_SIZE]
+        need = min(n + tcb[size + 2], most)
+        if need <= now:
+            return
+        need = min(max(need + _RING_STEP - 1 & -_RING_STEP, 2 * now), most)
+        keep = _RESERVE if receiving else 0
+        if spare(tcp, need, keep, False) or _asked == tcp.words[fast.C_NOW] and take_back(tcp) and spare(tcp, need, keep):
+            if spare(tcp, most - need, max(most, PLENTY), False):
+                need = most
+        elif now:
+            return
+        else:
+            need = _RING_STEP
+        self.set_ring(size, need)
+
+    def make_buffers(self):
+        """Gives both buffers rings of their full size. Raises MemoryError."""
+        self.set_ring(fast.RCV_SIZE, self.tcb[fast.RCV_SIZE])
+        self.set_ring(fast.SND_SIZE, self.tcb[fast.SND_SIZE])
+
+    def set_ring(self, size, n):
+        """Gives the buffer `size` (see make_room) a ring of n bytes; what lies in the old one moves. Raises MemoryError."""
+        tcb = self.tcb
+        if size == fast.RCV_SIZE:
+            at = fast.RCV_RING
+            rings = self.tcp.rcv
+        else:
+            at = fast.SND_RING
+            rings = self.tcp.snd
+        ring = bytearray(n)
+        old = tcb[at + 2]
+        if old:
+            head = tcb[size + 1]
+            fast.copy(ring, rings[self.slot], old - head, 0, head)
+            fast.copy(ring, rings[self.slot], head, old - head, 0)
+        tcb[size + 1] = 0
+        rings[self.slot] = ring
+        fast.point(tcb, at, ring)
+        tcb[at + 2] = n
 
     def unacknowledged(self):
         """Returns how many bytes of the send buffer the peer has not confirmed."""
@@ -225,9 +327,18 @@ class Connection:
         return fast.read(buffer, self.slot, self.tcp.objects, at, n, 1 if peek else 0)
 
     def write(self, buffer, offset, n):
-        """Copies at most n bytes of buffer[offset:] into the send buffer; returns how many fitted. output() sends them."""
+        """Copies at most n bytes of buffer[offset:] into the send buffer; returns how many fitted. output() sends them.
+
+        Raises MemoryError when there is not even room for a few.
+        """
         if self.writable() == 0:
             return 0
+        if n > self.tcb[fast.SND_RING_SIZE] - self.tcb[fast.SND_LEN]:
+            try:
+                self.make_room(fast.SND_SIZE, n)
+            except MemoryError:
+                if self.tcb[fast.SND_RING_SIZE] == 0:
+                    raise
         observer = self.tcp.observer
         if observer is None:
             return fast.write(self.tcp.objects, self.slot, buffer, offset, n)
@@ -318,7 +429,15 @@ class Connection:
         self._end(ECONNABORTED if not self.tcb[FLAGS] & FLAG_ORPHAN else 0, "abort")
 
     def open(self, now, iss):
-        """Active open: SYN (RFC 9293 section 3.10.1)."""
+        """Active open: SYN (RFC 9293 section 3.10.1). Raises OSError(ENOMEM) without memory for the buffers."""
+        try:
+            self.make_buffers()
+        except MemoryError:
+            take_back(self.tcp)
+            try:
+                self.make_buffers()
+            except MemoryError:
+                raise OSError(ENOMEM, "no memory for the buffers; use smaller SO_SNDBUF and SO_RCVBUF or close something")
         self._start(iss)
         self._move("active open")
         self.tcb[fast.PROGRESS_AT] = now
@@ -434,6 +553,14 @@ class Connection:
         if tcb[FLAGS] & FLAG_ORPHAN and difference(seq + end - start - (frame[start + 12] >> 4 << 2), tcb[RCV_NXT]) > 0 and ahead < window:
             self.abort(now)  # nobody will read it (RFC 9293 section 3.6.1, SHLD-3); there is no buffer for it any more
             return
+        reach = min(difference(seq, tcb[RCV_NXT]) + end - start - (frame[start + 12] >> 4 << 2), window)
+        if reach > tcb[fast.RCV_RING_SIZE] - tcb[fast.RCV_LEN] and ahead < window and ESTABLISHED <= tcb[STATE] <= FIN_WAIT_2:
+            try:
+                self.make_room(fast.RCV_SIZE, reach)
+            except MemoryError:
+                pass
+            if reach > tcb[fast.RCV_RING_SIZE] - tcb[fast.RCV_LEN]:
+                self.tcp.drops["out of memory"] += 1  # arrive() takes what fits; the peer repeats the rest
         words = self.tcp.words
         words[fast.C_SEGMENT] = start
         words[fast.C_SEGMENT_END] = end

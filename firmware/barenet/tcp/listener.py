@@ -1,42 +1,19 @@
 """Listening ports: the passive open, and the cookies that stand in for it where the backlog is full. Loaded by the first listen()."""
 
-import gc
-
 from barenet import late, ticks
 from barenet.fast import ACK, RST, SYN
 from barenet.ip import ANY
-from barenet.tcp.connection import difference, parse_options
+from barenet.tcp.connection import PLENTY, difference, parse_options, spare, take_back
 from micropython import const
 
-_RESERVE = const(4096)
 _COOKIES_MS = const(130_000)  # as long as a cookie may be good after the last one that was sent
-_FREE_MS = const(100)
-_BESIDE = const(2048)  # what a connection takes beside its buffers, with the socket that accept() makes
-
-_free = 0  # bytes of heap, as far as known
-_asked = 0  # when
+_RESERVE = const(4096)  # bytes of heap that are the program's, however many strangers connect,
+_PIECE = const(640)  # and of which so many lie in one piece
+_BESIDE = const(1024)  # what a connection takes beside its buffers, with the socket that accept() makes
 
 
 def _number(data, at):
     return data[at] << 24 | data[at + 1] << 16 | data[at + 2] << 8 | data[at + 3]
-
-
-def _spare(n, now):
-    """Raises MemoryError when n bytes would not leave the program as much again: a peer that comes back is the smaller evil.
-
-    To ask for the free memory walks the heap, 2 ms of a board's 160 KB: done once in _FREE_MS, between which what was given out is taken off.
-    """
-    global _free, _asked
-    need = n + max(n, _RESERVE)
-    if _free < need or not 0 <= ticks.diff(now, _asked) < _FREE_MS:
-        _free = gc.mem_free()
-        if _free < need:
-            gc.collect()
-            _free = gc.mem_free()
-            if _free < need:
-                raise MemoryError
-        _asked = now
-    _free -= n + _BESIDE
 
 
 class Listener:
@@ -49,6 +26,8 @@ class Listener:
         self.backlog = max(1, backlog)
         self.rcvbuf = rcvbuf
         self.sndbuf = sndbuf
+        self.local = None  # our end of the last connection, and its peer's address, which the next ones share
+        self.source = None
         self.opening = []
         self.waiting = []
         self.cookies_until = None  # cookies are on their way
@@ -114,15 +93,20 @@ class Listener:
             return self._cookie(frame, start, end, source, destination, now)
         if flags != SYN:
             return False
-        remote = (source, frame[start] << 8 | frame[start + 1])
+        local = self.local
+        if local is None or local[0] != destination:
+            local = self.local = (destination, self.port)
+        if source != self.source:
+            self.source = source
+        remote = (self.source, frame[start] << 8 | frame[start + 1])
         if self.full():
             self.tcp.drops["backlog full"] += 1  # the peer repeats its SYN
         elif remote[1] == 0:
             self.tcp.drops["no connection"] += 1
         elif len(self.opening) + len(self.waiting) >= self.backlog:
-            self._send_cookie((destination, self.port), remote, frame, start, header_end, now)
+            self._send_cookie(local, remote, frame, start, header_end, now)
         else:
-            self._passive((destination, self.port), remote, frame, start, header_end, above, now)
+            self._passive(local, remote, frame, start, header_end, above, now)
         return True
 
     def _send_cookie(self, local, remote, frame, start, header_end, now):
@@ -178,20 +162,40 @@ class Listener:
             self.tcp.delete(connection)
 
     def _open_passive(self, local, remote, frame, now):
-        """Returns a connection with its place and buffers among those that are opening, None without memory for it."""
+        """Returns a connection with its place among those that are opening, None without memory for it."""
+        tcp = self.tcp
         connection = None
         try:
-            _spare(self.rcvbuf + self.sndbuf, now)
-            connection = self.tcp.create(self.rcvbuf, self.sndbuf)
-            self.tcp._place(connection, local, remote)
+            bytearray(1)  # where the heap is locked nobody's buffers are taken: they could not come again
+            try:
+                connection = self._create()
+            except MemoryError:
+                if not take_back(tcp):
+                    raise
+                connection = self._create()
+            tcp._place(connection, local, remote)
             if frame[14] != 0x45:
                 late.load("tcp.ip_options").arrived(connection, frame)
+            n = self.rcvbuf + self.sndbuf
+            if spare(tcp, n, max(n, PLENTY), False):
+                connection.make_buffers()
             connection.listener = self
             self.opening.append(connection)
             return connection
         except (OSError, MemoryError):
-            self.tcp.drops["out of memory"] += 1
+            tcp.drops["out of memory"] += 1
             if connection is not None:
                 connection._end(0)
-                self.tcp.delete(connection)
+                tcp.delete(connection)
             return None
+
+    def _create(self):
+        """Returns a connection that leaves the program memory, and in pieces of a size that is of use. Raises MemoryError."""
+        n = self.rcvbuf + self.sndbuf
+        plenty = spare(self.tcp, _BESIDE, max(n, PLENTY) + n, False)
+        if not plenty and not spare(self.tcp, _BESIDE, _RESERVE):
+            raise MemoryError
+        connection = self.tcp.create(self.rcvbuf, self.sndbuf)
+        if not plenty:
+            bytearray(_PIECE)
+        return connection
