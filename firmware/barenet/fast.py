@@ -105,8 +105,9 @@ C_ENDPOINT = const(52)  # address of the first UDP endpoint's words (see fast_ud
 C_BROADCAST = const(54)  # our network's broadcast address, as C_ADDRESS
 C_NEIGHBOURS = const(55)  # changes when a neighbour has another MAC address, or all are forgotten
 C_DROP_DATAGRAM_FULL = const(56)
-C_WORDS = const(57)
-C_FRAMES = const(57)  # from here on the address of each frame, receive frames first
+C_KNOWN = const(57)  # slot + 1 of the connection that the segment left to plain Python belongs to; all but Connection.input() is done for it
+C_WORDS = const(58)
+C_FRAMES = const(58)  # from here on the address of each frame, receive frames first
 
 # Members of `objects`.
 O_FRAMES = const(0)
@@ -529,6 +530,7 @@ def receive(source: ptr32, target: ptr32, objects, most: int) -> int:
     if i >> 29 == 0:
         c[C_CLOCK] += i
         c[C_NOW] = now
+    c[C_KNOWN] = 0
     while True:
         i = c[C_RX_NEXT]
         d = ptr32(ring + (i << 5))
@@ -573,7 +575,7 @@ def receive(source: ptr32, target: ptr32, objects, most: int) -> int:
             most -= 1
             continue
         start = 34 + (f[46] >> 4 << 2)
-        if start < 54 or start > end or f[47] & (SYN | RST | URG | ACK) != ACK:
+        if start < 54 or start > end:
             break
         # Frames come in trains of one connection.
         if slot < 0 or keys[slot << 1] != source[3] or keys[(slot << 1) + 1] != source[5]:
@@ -588,8 +590,6 @@ def receive(source: ptr32, target: ptr32, objects, most: int) -> int:
             c[C_SLOT] = slot + 1
             t = ptr32(c[C_TCB] | c[C_TCB + 1] << 32)
         flags = t[FLAGS]
-        if t[STATE] < ESTABLISHED or t[STATE] > CLOSE_WAIT or flags & FLAG_ORPHAN:
-            break
         room = 0
         if c[C_TAKE_SLOT] == slot + 1:
             room = c[C_TAKE_LEFT]
@@ -624,6 +624,12 @@ def receive(source: ptr32, target: ptr32, objects, most: int) -> int:
             most -= 1
             continue
         n = end - start
+        if f[47] & (SYN | RST | URG | ACK) != ACK or t[STATE] < ESTABLISHED or t[STATE] > CLOSE_WAIT or flags & FLAG_ORPHAN and n:
+            if t[STATE] != TIME_WAIT:
+                c[C_KNOWN] = slot + 1
+                c[C_SEGMENT_END] = end
+            break
+        c[C_FAST_SEGMENTS] += 1
         # Header prediction (Van Jacobson, 1990): the next text in order, or an ACK of new data, or both, and nothing else that is new.
         seq = f[38] << 24 | f[39] << 16 | f[40] << 8 | f[41]
         ack = f[42] << 24 | f[43] << 16 | f[44] << 8 | f[45]
