@@ -653,8 +653,7 @@ class Connection:
         # The timer first: it must run even when the heap is full and the segment cannot be made.
         tcb[SND_NXT] = (tcb[ISS] + 1) & 0xFFFFFFFF
         tcb[FLAGS] |= FLAG_RTX
-        tcb[RTX_AT] = ticks.add(now, tcb[RTO])
-        self.tcp.words[fast.C_NEXT_TIMER] = now  # the next poll finds out when that is
+        self._timer(RTX_AT, now, tcb[RTO])
         self._control(flags, tcb[ISS], now)
 
     def _established(self, frame, start, now, event):
@@ -733,8 +732,7 @@ class Connection:
         if tcb[FLAGS] & FLAG_ORPHAN and tcb[RETRIES] > ORPHAN_PROBES:
             self.abort(now)
             return
-        tcb[RTX_AT] = ticks.add(now, min(tcb[RTO] << min(tcb[RETRIES], 10), fast.RTO_MAX))
-        self.tcp.words[fast.C_NEXT_TIMER] = now
+        self._timer(RTX_AT, now, min(tcb[RTO] << min(tcb[RETRIES], 10), fast.RTO_MAX))
         if tcb[fast.RECORD_COUNT]:
             fast.lose(tcb)  # the last probe has got no room: the same again
             tcb[FLAGS] |= fast.FLAG_FORCE
@@ -835,10 +833,15 @@ class Connection:
         self._end(0, None)
 
     def _wait(self, now, ms):
-        tcb = self.tcb
-        tcb[FLAGS] |= FLAG_WAIT
-        tcb[WAIT_AT] = ticks.add(now, ms)
-        self.tcp.words[fast.C_NEXT_TIMER] = now
+        self.tcb[FLAGS] |= FLAG_WAIT
+        self._timer(WAIT_AT, now, ms)
+
+    def _timer(self, word, now, ms):
+        """Sets a timer of the control block, whose flag says that it runs, and sees to it that the poll looks at it then."""
+        at = self.tcb[word] = ticks.add(now, ms)
+        words = self.tcp.words
+        if at - words[fast.C_NEXT_TIMER] & 0x20000000:  # the sign of ticks.diff()
+            words[fast.C_NEXT_TIMER] = at
 
     def _end(self, code, event="abort"):
         """The connection is over: no timers, no more segments. Received data stays readable until the program closes it."""
