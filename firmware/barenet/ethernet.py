@@ -29,8 +29,8 @@ class Ethernet:
         if length < HEADER:
             self.drops["short"] += 1
             return
-        destination = bytes(frame[0:6])
-        if destination != self.mac and destination != BROADCAST and destination not in self.groups:
+        destination = frame[0:6]
+        if destination != self.mac and destination != BROADCAST and bytes(destination) not in self.groups:
             self.drops["not ours"] += 1
             return
         handler = self.handlers.get(frame[12] << 8 | frame[13])

@@ -105,8 +105,9 @@ C_ENDPOINT = const(52)  # address of the first UDP endpoint's words (see fast_ud
 C_BROADCAST = const(54)  # our network's broadcast address, as C_ADDRESS
 C_NEIGHBOURS = const(55)  # changes when a neighbour has another MAC address, or all are forgotten
 C_DROP_DATAGRAM_FULL = const(56)
-C_WORDS = const(57)
-C_FRAMES = const(57)  # from here on the address of each frame, receive frames first
+C_KNOWN = const(57)  # slot + 1 of the connection that the segment left to plain Python belongs to; all but Connection.input() is done for it
+C_WORDS = const(58)
+C_FRAMES = const(58)  # from here on the address of each frame, receive frames first
 
 # Members of `objects`.
 O_FRAMES = const(0)
@@ -210,6 +211,7 @@ TEMPLATE = const(84)  # 66 bytes of Ethernet, IP and TCP header with the timesta
 _TEMPLATE_WORDS = const(17)
 RECORDS = const(101)  # two words a record: the end of a segment, and when it was sent (29 bits) with R_… bits below
 TCB_WORDS = const(101)
+CONTROL = const(76)  # bytes that the frame of a segment without text may take, in words
 
 R_SACKED = const(1)
 R_LOST = const(2)
@@ -257,6 +259,12 @@ _BURSTS_A_POLL = const(16)  # of transmit frames
 ACK_DELAY = const(40)  # ms
 RTO_MIN = const(200)  # ms
 RTO_MAX = const(60000)
+_RTO_AFTER_SYN_LOSS = const(3000)  # ms, RFC 6298 section 5.7
+MSS_DEFAULT = const(536)  # when the peer names none (RFC 9293 3.7.1)
+MSS_OURS = const(1460)  # MTU 1500 - 40
+_MSS_MIN = const(64)
+_SCALE_MAX = const(14)
+_CWND_INITIAL = const(14600)  # bytes, RFC 6928
 TAIL_WAIT = const(90)  # ms that a tail loss probe leaves to the peer's delayed ACK, beside two round trips
 CWND_MAX = const(0xFFFFF)  # bytes; products with 11 bits must fit 31
 _DUPTHRESH = const(3)
@@ -507,6 +515,200 @@ def clock(words, now: int):
 
 
 @micropython.viper
+def address(tcb, mac, secret):
+    """Makes the header template of a control block and its PSEUDO_SUM. TTL and TOS stay what they are.
+
+    mac: ours, 6 bytes. secret: from its byte 16 on the peer's address, ours, the peer's port and ours (see TCP.name).
+    """
+    t = ptr32(tcb)
+    h = ptr16(int(ptr8(tcb)) + (TEMPLATE << 2))
+    m = ptr16(mac)
+    p = ptr16(int(ptr8(secret)) + 16)
+    h[3] = m[0]
+    h[4] = m[1]
+    h[5] = m[2]
+    h[6] = 0x0008
+    h[7] |= 0x45
+    h[10] = 0x0040  # DF
+    h[11] |= 0x0600
+    h[13] = p[2]
+    h[14] = p[3]
+    h[15] = p[0]
+    h[16] = p[1]
+    h[17] = p[5]
+    h[18] = p[4]
+    h[27] = 0x0101
+    h[28] = 0x0A08
+    t[PSEUDO_SUM] = 0x0600 + p[0] + p[1] + p[2] + p[3]
+
+
+@micropython.viper
+def syn(tcb, frame, start: int, end: int) -> int:
+    """Reads the options of a SYN whose TCP header is frame[start:end] (RFC 9293 section 3.2, 7323 sections 2.2 and 3.2, 2018 section 2).
+
+    Sets SND_MSS, and what is there of SND_SCALE and TS_RECENT; returns the FLAG_SCALE, FLAG_SACK and FLAG_TS of what is there.
+    Option lists that are cut off, never end or lie about their lengths are read as far as they make sense.
+    """
+    t = ptr32(tcb)
+    f = ptr8(frame)
+    t[SND_MSS] = MSS_DEFAULT
+    found = 0
+    at = start + 20
+    while at < end and f[at]:
+        n = 1
+        if f[at] != 1:
+            if at + 1 >= end or f[at + 1] < 2 or at + f[at + 1] > end:
+                break
+            n = f[at + 1]
+            kind = f[at] << 8 | n
+            if kind == 0x0204:
+                v = f[at + 2] << 8 | f[at + 3]
+                if v < _MSS_MIN:
+                    v = _MSS_MIN  # a smaller one is an attack on the segment rate, not a link
+                if v > MSS_OURS:
+                    v = MSS_OURS
+                t[SND_MSS] = v
+            elif kind == 0x0303:
+                t[SND_SCALE] = f[at + 2] if f[at + 2] < _SCALE_MAX else _SCALE_MAX
+                found |= FLAG_SCALE
+            elif kind == 0x0402:
+                found |= FLAG_SACK
+            elif kind == 0x080A:
+                t[TS_RECENT] = f[at + 2] << 24 | f[at + 3] << 16 | f[at + 4] << 8 | f[at + 5]
+                found |= FLAG_TS
+        at += n
+    return found
+
+
+@micropython.viper
+def establish(tcb, frame, start: int, now: int):
+    """Takes from the segment that ends a handshake, its TCP header at frame[start], what transfers begin with: window, round trip, CWND."""
+    t = ptr32(tcb)
+    f = ptr8(int(ptr8(frame)) + start)
+    window = f[14] << 8 | f[15]
+    if f[13] & SYN == 0:
+        window <<= t[SND_SCALE]  # a SYN's is never scaled (RFC 7323 section 2.2)
+    t[SND_WND] = window
+    t[MAX_SND_WND] = window
+    t[SND_WL1] = f[4] << 24 | f[5] << 16 | f[6] << 8 | f[7]
+    ack = f[8] << 24 | f[9] << 16 | f[10] << 8 | f[11]
+    t[SND_WL2] = ack
+    t[SND_UNA] = ack
+    t[FACK] = ack
+    t[ROUND_SEQ] = ack
+    t[RECOVER] = t[ISS]
+    t[LAST_ARRIVAL] = now
+    mss = t[SND_MSS]
+    cwnd = mss * 10  # RFC 6928
+    if cwnd > _CWND_INITIAL:
+        cwnd = _CWND_INITIAL if mss << 1 < _CWND_INITIAL else mss << 1
+    rtt = now - t[MIN_RTT] & _MASK30
+    t[MIN_RTT] = _MASK29
+    rto = _RTO_AFTER_SYN_LOSS
+    if t[RETRIES]:
+        cwnd = mss  # and no sample, by Karn's rule (RFC 6298 section 3)
+    else:
+        t[MIN_RTT] = rtt
+        t[SRTT] = (rtt << 3) + 1
+        t[RTTVAR] = rtt << 1
+        rto = rtt * 3
+        if rto < RTO_MIN:
+            rto = RTO_MIN
+        if rto > RTO_MAX:
+            rto = RTO_MAX
+    t[CWND] = cwnd
+    t[RTO] = rto
+    t[RETRIES] = 0
+    t[FLAGS] &= ~FLAG_RTX
+
+
+@micropython.viper
+def control(words, tcb, frame, flags: int, seq: int, mss: int) -> int:
+    """Writes a segment without text, made from a control block, into `frame` (CONTROL bytes); returns where it ends.
+
+    flags: of its header; seq: its number; mss: what a SYN says of us. A SYN offers what the control block's FLAGS name (RFC 9293 section 3.2,
+    7323 sections 2.2 and 3.2, 2018 section 2); every other segment has timestamps when they are agreed.
+    """
+    c = ptr32(words)
+    t = ptr32(tcb)
+    out = int(ptr8(frame))
+    copy(frame, tcb, 54, 0, TEMPLATE << 2)
+    f = ptr8(out)
+    h = ptr16(out)
+    f[38] = seq >> 24
+    f[39] = seq >> 16
+    f[40] = seq >> 8
+    f[41] = seq
+    f[47] = flags
+    window = t[RCV_SIZE]
+    if flags & ACK:
+        window = t[RCV_ADV] - t[RCV_NXT] & _MASK30
+        v = t[RCV_NXT]
+        f[42] = v >> 24
+        f[43] = v >> 16
+        f[44] = v >> 8
+        f[45] = v
+    at = 54
+    agreed = t[FLAGS]
+    if flags & SYN:
+        h[27] = 0x0402
+        h[28] = mss >> 8 | (mss & 0xFF) << 8
+        at = 58
+        if window > 0xFFFF:
+            window = 0xFFFF  # a SYN's is never scaled
+    else:
+        window >>= t[RCV_SCALE]
+    f[48] = window >> 8
+    f[49] = window
+    if agreed & FLAG_TS or flags & SYN and agreed & FLAG_SACK:
+        f = ptr8(out + at)
+        h = ptr16(f)
+        h[0] = 0x0101
+        at += 4
+        if agreed & FLAG_TS:
+            h[1] = 0x0A08
+            v = c[C_CLOCK] + t[TS_OFFSET]
+            f[4] = v >> 24
+            f[5] = v >> 16
+            f[6] = v >> 8
+            f[7] = v
+            v = t[TS_RECENT] if flags & ACK else 0
+            f[8] = v >> 24
+            f[9] = v >> 16
+            f[10] = v >> 8
+            f[11] = v
+            at += 8
+        else:
+            h[1] = 0x0101
+        if flags & SYN and agreed & FLAG_SACK:
+            h[0] = 0x0204
+    if flags & SYN and agreed & FLAG_SCALE:
+        h = ptr16(out + at)
+        h[0] = 0x0301
+        h[1] = 0x03 | t[RCV_SCALE] << 8
+        at += 4
+    f = ptr8(out)
+    h = ptr16(out)
+    n = at - 34
+    f[46] = n << 2
+    s = t[PSEUDO_SUM] + (n << 8)
+    k = 17
+    while k << 1 < at:
+        s += h[k]
+        k += 1
+    s = (s & 0xFFFF) + (s >> 16)
+    h[25] = ~((s & 0xFFFF) + (s >> 16))
+    h[8] = n + 20 << 8
+    t[IP_ID] += 1
+    h[9] = t[IP_ID]
+    s = h[7] + h[8] + h[9] + h[10] + h[11] + h[13] + h[14] + h[15] + h[16]
+    s = (s & 0xFFFF) + (s >> 16)
+    h[12] = ~((s & 0xFFFF) + (s >> 16))
+    t[SEGMENTS_OUT] += 1
+    return at
+
+
+@micropython.viper
 def receive(source: ptr32, target: ptr32, objects, most: int) -> int:
     """Walks the receive ring and handles whole segments of open connections: receive(words, now, objects, most).
 
@@ -529,6 +731,7 @@ def receive(source: ptr32, target: ptr32, objects, most: int) -> int:
     if i >> 29 == 0:
         c[C_CLOCK] += i
         c[C_NOW] = now
+    c[C_KNOWN] = 0
     while True:
         i = c[C_RX_NEXT]
         d = ptr32(ring + (i << 5))
@@ -573,7 +776,7 @@ def receive(source: ptr32, target: ptr32, objects, most: int) -> int:
             most -= 1
             continue
         start = 34 + (f[46] >> 4 << 2)
-        if start < 54 or start > end or f[47] & (SYN | RST | URG | ACK) != ACK:
+        if start < 54 or start > end:
             break
         # Frames come in trains of one connection.
         if slot < 0 or keys[slot << 1] != source[3] or keys[(slot << 1) + 1] != source[5]:
@@ -588,8 +791,6 @@ def receive(source: ptr32, target: ptr32, objects, most: int) -> int:
             c[C_SLOT] = slot + 1
             t = ptr32(c[C_TCB] | c[C_TCB + 1] << 32)
         flags = t[FLAGS]
-        if t[STATE] < ESTABLISHED or t[STATE] > CLOSE_WAIT or flags & FLAG_ORPHAN:
-            break
         room = 0
         if c[C_TAKE_SLOT] == slot + 1:
             room = c[C_TAKE_LEFT]
@@ -624,6 +825,12 @@ def receive(source: ptr32, target: ptr32, objects, most: int) -> int:
             most -= 1
             continue
         n = end - start
+        if f[47] & (SYN | RST | URG | ACK) != ACK or t[STATE] < ESTABLISHED or t[STATE] > CLOSE_WAIT or flags & FLAG_ORPHAN and n:
+            if t[STATE] != TIME_WAIT:
+                c[C_KNOWN] = slot + 1
+                c[C_SEGMENT_END] = end
+            break
+        c[C_FAST_SEGMENTS] += 1
         # Header prediction (Van Jacobson, 1990): the next text in order, or an ACK of new data, or both, and nothing else that is new.
         seq = f[38] << 24 | f[39] << 16 | f[40] << 8 | f[41]
         ack = f[42] << 24 | f[43] << 16 | f[44] << 8 | f[45]

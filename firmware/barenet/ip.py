@@ -123,7 +123,7 @@ class IP:
         source = bytes(frame[26:30])
         destination = bytes(frame[30:34])
         if not looped:
-            if source[0] >= 224 or self.is_ours(source) or self.is_broadcast(source):
+            if source[0] >= 224 or source[0] == 127 or source == self.address != ANY or source == self.broadcast:
                 self.drops["source"] += 1
                 return
             # Without an address of our own (DHCP) every unicast that reached our MAC address may be the offer we wait for.
@@ -155,10 +155,12 @@ class IP:
             return destination
         if self.address == ANY:
             return None
-        if destination[:2] == b"\xa9\xfe":
+        if destination[0] == 169 and destination[1] == 254:
             return destination  # link-local addresses are never behind a router (RFC 3927 section 2.6.2)
+        address = self.address
+        netmask = self.netmask
         for i in range(4):
-            if (destination[i] ^ self.address[i]) & self.netmask[i]:
+            if (destination[i] ^ address[i]) & netmask[i]:
                 return None if self.gateway == ANY else self.gateway
         return destination
 
@@ -188,9 +190,7 @@ class IP:
         mac = self.neighbour_mac(destination, now)
         hop = None
         if mac is None:
-            hop = self.next_hop(destination)
-            if hop is None:
-                raise OSError(EHOSTUNREACH, "no route: set an address and a gateway first")
+            hop = self._route(destination)
         self.identification = self.identification + 1 & 0xFFFF
         if total > mtu:
             return self.part("fragments").send(protocol, destination, header, payload, now, source, ttl, tos, mac, hop)
@@ -209,9 +209,22 @@ class IP:
         if loop and destination in self.groups:
             self.loop(packet[at : at + total])
         if mac is None:
-            return self.loop(packet) if self.is_ours(destination) else self.arp.resolve(hop, packet, now)
+            return self.hold(packet, destination, now)
         self.link.send(packet, mac, ETHERTYPE, ethernet.HEADER + total)
         return True
+
+    def hold(self, packet, destination, now):
+        """Lets a whole packet (bytes) wait for its neighbour's MAC address; one to ourselves arrives at the next poll.
+
+        Returns False when too many wait (counted). Raises OSError(EHOSTUNREACH) without a route.
+        """
+        return self.loop(packet) if self.is_ours(destination) else self.arp.resolve(self._route(destination), packet, now)
+
+    def _route(self, destination):
+        hop = self.next_hop(destination)
+        if hop is None:
+            raise OSError(EHOSTUNREACH, "no route: set an address and a gateway first")
+        return hop
 
     def prepare(self, total, fragment, protocol, destination, source, ttl, tos):
         """Returns the header of a packet of `total` bytes, valid until the next call. fragment: the halfword of flags and fragment offset."""
@@ -272,12 +285,10 @@ def as_word(address):
 
 def parse_address(text):
     """Return the 4 bytes of a dotted quad such as "192.168.1.2", or None when `text` is none."""
-    parts = text.split(".")
-    if len(parts) != 4:
-        return None
-    for i in range(4):
-        part = parts[i]
-        if len(part) > 3 or not part.isdigit() or int(part) > 255:
+    numbers = []
+    for part in text.split("."):
+        n = int(part) if len(part) <= 3 and part.isdigit() else 256
+        if n > 255:
             return None
-        parts[i] = int(part)
-    return bytes(parts)
+        numbers.append(n)
+    return bytes(numbers) if len(numbers) == 4 else None

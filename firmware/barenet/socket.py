@@ -23,7 +23,6 @@ from barenet.errors import (
     EAGAIN,
     EALREADY,
     EBADF,
-    EHOSTUNREACH,
     EINPROGRESS,
     EINVAL,
     EISCONN,
@@ -115,10 +114,11 @@ _PEER = object()  # what sendto() calls the peer of connect()
 _BUFFERS = (bytes, bytearray, memoryview)
 
 _open = []  # by descriptor, the socket; None where it is free
+_host = _packed = ()  # the dotted quad that was parsed last: a program has few peers
 
 
 def _opened(connection):
-    state = connection.state
+    state = connection.tcb[fast.STATE]
     return state != SYN_SENT and state != SYN_RECEIVED
 
 
@@ -137,7 +137,7 @@ def _write_closed(connection):
 
 
 def _acceptable(listener):
-    return listener.acceptable()
+    return listener.waiting
 
 
 def _received(endpoint):
@@ -200,10 +200,13 @@ def _until(stack, ready, what, timeout):
 
 def _addresses(stack, host):
     # Returns the addresses of a host name.
+    global _host, _packed
     if not isinstance(host, str):
         raise TypeError("a host is a string")
     packed = ANY if host == "" else parse_address(host)
     if packed is not None:
+        _host = host
+        _packed = packed
         return [packed]
     stack.enter()
     try:
@@ -231,7 +234,7 @@ def _resolve(stack, address):
     port = address[1]
     if not 0 <= port <= 65535:
         raise OSError(EINVAL, "a port lies between 0 and 65535")
-    return _addresses(stack, address[0])[0], port
+    return _packed if address[0] == _host else _addresses(stack, address[0])[0], port
 
 
 def getaddrinfo(host, port, af=0, type=0, proto=0, flags=0):
@@ -273,6 +276,14 @@ def _only_inet(af):
         raise OSError(EAFNOSUPPORT, "this stack speaks IPv4 only")
 
 
+def _check_kind(af, type, proto):
+    if not (isinstance(af, int) and isinstance(type, int) and isinstance(proto, int)):
+        raise TypeError("socket(af, type, proto) takes ints")
+    _only_inet(af)
+    if type not in _PROTOCOLS or proto not in (0, _PROTOCOLS[type]):
+        raise OSError(EPROTONOSUPPORT, "there are SOCK_STREAM (TCP) and SOCK_DGRAM (UDP) sockets only")
+
+
 class socket(io.IOBase):
     """One end of a communication, with the methods of MicroPython's socket objects.
 
@@ -293,11 +304,8 @@ class socket(io.IOBase):
     _called = False
 
     def __init__(self, af=AF_INET, type=SOCK_STREAM, proto=0, _connection=None):
-        if not (isinstance(af, int) and isinstance(type, int) and isinstance(proto, int)):
-            raise TypeError("socket(af, type, proto) takes ints")
-        _only_inet(af)
-        if type not in _PROTOCOLS or proto not in (0, _PROTOCOLS[type]):
-            raise OSError(EPROTONOSUPPORT, "there are SOCK_STREAM (TCP) and SOCK_DGRAM (UDP) sockets only")
+        if af != AF_INET or type != SOCK_STREAM or proto:
+            _check_kind(af, type, proto)
         self._stack = current()
         self._connection = _connection
         if type == SOCK_DGRAM:
@@ -382,13 +390,13 @@ class socket(io.IOBase):
                 _late(self._receive_ms)
             stack.enter()
             try:
-                if listener.acceptable():  # a callback may have been faster
+                if listener.waiting:  # a callback may have been faster
                     connection = listener.waiting[0]
                     accepted = socket(AF_INET, SOCK_STREAM, 0, connection)
-                    accepted._stack = stack
-                    accepted._options = self._options
                     listener.accept()
-                    accepted._configure()
+                    if self._options:
+                        accepted._options = self._options
+                        accepted._configure()
                     return accepted, (text(connection.remote[0]), connection.remote[1])
             finally:
                 stack.leave()
@@ -411,8 +419,6 @@ class socket(io.IOBase):
                 stack.leave()
             return
         self._may_connect()
-        if host == ANY or host[0] >= 224 or stack.ip.is_broadcast(host):
-            raise OSError(EHOSTUNREACH, "%s is not the address of one host" % text(host))
         if port == 0:
             raise OSError(EINVAL, "a port lies between 1 and 65535")
         stack.enter()
@@ -925,7 +931,8 @@ class socket(io.IOBase):
         return connection
 
     def _create(self):
-        self._connection = self._stack.tcp.create(self._size(SO_RCVBUF), self._size(SO_SNDBUF))
+        tcp = self._stack.tcp
+        self._connection = tcp.create(self._size(SO_RCVBUF), self._size(SO_SNDBUF)) if self._options else tcp.create()
 
     def _wait(self, ready, what, timeout):
         if _until(self._stack, ready, what, timeout):

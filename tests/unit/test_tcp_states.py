@@ -5,7 +5,20 @@ from grouped import grouped
 
 if ON_DEVICE:
     from barenet import fast
-    from barenet.tcp.states import NAMES, TRANSITIONS, move
+    from barenet.tcp.states import NAMES, TRANSITIONS
+    from barenet.tcp.states import move as move_connection
+
+    class Connection:
+        observer = None
+
+        def __init__(self, state):
+            self.tcp = self
+            self.tcb = [state]
+
+    def move(state, event):
+        connection = Connection(state)
+        move_connection(connection, event)
+        return connection.tcb[fast.STATE]
 
     # RFC 9293 section 3.3.2, figure 5, arrow by arrow (without "delete TCB" and RST, which lead to CLOSED).
     FIGURE = """

@@ -502,12 +502,12 @@ def answered(backlog=5):
 
 
 def close_both(peer, app):
-    """Lets us close first and the peer with its answer: we are left in TIME_WAIT."""
+    """Lets us close first and the peer with its answer: we are left in TIME_WAIT, or with its entry in the table of many."""
     app.close()
     peer.expect(FIN | ACK)
     peer.send(FIN | ACK)
     peer.expect(ACK)
-    assert app.state == "TIME_WAIT"
+    assert app.state == "TIME_WAIT" or app.deleted()  # among hundreds
 
 
 def pattern(start, n):

@@ -1,6 +1,7 @@
 """TCP (RFC 9293): the table of connections, listening ports, and segments that belong to none of them."""
 
 import os
+import struct
 from array import array
 
 from barenet import fast, late, ticks
@@ -10,7 +11,6 @@ from micropython import const
 
 PROTOCOL = const(6)
 CONNECTIONS = const(64)
-TIME_WAITS = const(4)  # whole connections; older ones are kept in time_wait.py
 BUFFER = const(5840)  # 4 segments: half of what 8 receive frames hold, and two such buffers find room in a heap in use
 BUFFER_MIN = const(536)
 BUFFER_MAX = const(0xFFFFF)
@@ -43,8 +43,8 @@ class TCP:
         self.snd = self.objects[fast.O_SND] = []
         self.keys = self.objects[fast.O_KEYS] = array("I", [0] * (2 * CONNECTIONS))
         self.objects[fast.O_LOOKUP] = bytearray(256)
-        self.congestion = None
-        self.secret = os.urandom(16)
+        self.congestion = self._connection = None  # a congestion control, and the class of connections, once they are loaded
+        self.secret = bytearray(os.urandom(28))  # 16 bytes, and behind them what name() has put there
         self.time_waits = None  # the table of time_wait.py, once there are some to put in
         self.challenged = 0
         self.challenges = 0
@@ -76,9 +76,14 @@ class TCP:
 
         rcvbuf, sndbuf: their sizes, bytes, brought into 536..1048575.
         """
+        if rcvbuf != BUFFER or sndbuf != BUFFER:
+            rcvbuf = min(max(rcvbuf, BUFFER_MIN), BUFFER_MAX)
+            sndbuf = min(max(sndbuf, BUFFER_MIN), BUFFER_MAX)
         if self.congestion is None:
             self.use_congestion(late.load("tcp.congestion").Cubic())
-        connection = late.load("tcp.connection").Connection(self, min(max(rcvbuf, BUFFER_MIN), BUFFER_MAX), min(max(sndbuf, BUFFER_MIN), BUFFER_MAX))
+        if self._connection is None:
+            self._connection = late.load("tcp.connection").Connection
+        connection = self._connection(self, rcvbuf, sndbuf)
         if self.observer is not None:
             self.observer.moved(connection, CLOSED, "create")
         return connection
@@ -91,7 +96,7 @@ class TCP:
         (RFC 9293 section 3.9.2.3, MUST-46), ENOMEM.
         """
         if address[0] == 0 or address[0] >= 224 or self.ip.is_broadcast(address):
-            raise OSError(EHOSTUNREACH, "not the address of one host")
+            raise OSError(EHOSTUNREACH, "%d.%d.%d.%d is not the address of one host" % tuple(address))
         if local_port == 0:
             local_port = self.free_port(address, port)
         elif self._exists(local_port, address, port):
@@ -131,7 +136,8 @@ class TCP:
         if not self.ip.is_ours(destination):
             self.drops["not unicast"] += 1
             return
-        if fast.add(frame, self.ip.pseudo(source, destination, PROTOCOL, end - start), end - start, start) != 0xFFFF:
+        n = end - start
+        if fast.add(frame, fast.add(frame, (PROTOCOL << 8) + (n >> 8 | (n & 0xFF) << 8), 8, 26), n, start) != 0xFFFF:
             self.drops["checksum"] += 1
             return
         flags = frame[start + 13]
@@ -144,7 +150,7 @@ class TCP:
                 connection.input(frame, start, end, flags, now)
                 return
             above = connection.tcb[fast.SND_NXT]
-            self._forget(connection)
+            connection.forget()
         elif self.time_waits is not None:
             i = self.time_waits.find(frame, start, now)
             if i >= 0:
@@ -180,22 +186,20 @@ class TCP:
     def poll(self, now):
         """Runs expired timers and sends what waited for a free transmit descriptor."""
         words = self.words
-        objects = self.objects
         if ticks.reached(now, words[fast.C_NEXT_TIMER]):
-            slot = fast.expired(words, objects, 0, now)
+            slot = fast.expired(words, self.objects, 0, now)
             while slot >= 0:
                 self.connections[slot].expire(now)
-                slot = fast.expired(words, objects, slot + 1, now)
-        if words[fast.C_SETTLE]:
-            words[fast.C_SETTLE] = 0
+                slot = fast.expired(words, self.objects, slot + 1, now)
+        if words[fast.C_SETTLE] or words[fast.C_OUTPUT]:
+            words[fast.C_SETTLE] = words[fast.C_OUTPUT] = 0
             for connection in self.connections:
-                if connection is not None and connection.tcb[fast.FLAGS] & _SETTLE:
-                    connection.settle(now)
-        if words[fast.C_OUTPUT]:
-            words[fast.C_OUTPUT] = 0
-            for connection in self.connections:
-                if connection is not None and connection.tcb[fast.FLAGS] & (fast.FLAG_OUTPUT | fast.FLAG_ACK_NOW):
-                    connection.output(now)
+                if connection is not None:
+                    tcb = connection.tcb
+                    if tcb[fast.FLAGS] & _SETTLE and tcb[fast.STATE] != TIME_WAIT:
+                        connection.settle(now)
+                    if tcb[fast.FLAGS] & (fast.FLAG_OUTPUT | fast.FLAG_ACK_NOW):
+                        connection.output(now)
 
     def reset(self, frame, start, text, ack, source, now):
         """Answers a segment that belongs to no connection with RST (RFC 9293 section 3.10.7.1).
@@ -205,64 +209,47 @@ class TCP:
         remote = (source, frame[start] << 8 | frame[start + 1])
         local = (bytes(frame[30:34]), frame[start + 2] << 8 | frame[start + 3])
         if ack is not None:
-            self.send_control(local, remote, RST, ack, 0, 0, now)
+            self.send_control(self.block(local, remote, 0, 0), source, RST, ack, now)
         else:
-            seq = _number(frame, start + 4)
-            self.send_control(local, remote, RST | ACK, 0, (seq + text) & 0xFFFFFFFF, 0, now)
+            ack = (_number(frame, start + 4) + text) & 0xFFFFFFFF
+            self.send_control(self.block(local, remote, ack, 0), source, RST | ACK, 0, now)
 
-    def send_control(self, local, remote, flags, seq, ack, window, now, options=b"", ttl=64, tos=0):
-        """Sends one segment without text, from plain Python."""
-        segment = bytearray(20 + len(options))
-        segment[0] = local[1] >> 8
-        segment[1] = local[1] & 0xFF
-        segment[2] = remote[1] >> 8
-        segment[3] = remote[1] & 0xFF
-        for i in range(4):
-            shift = 24 - 8 * i
-            segment[4 + i] = seq >> shift & 0xFF
-            segment[8 + i] = ack >> shift & 0xFF
-        segment[12] = len(segment) << 2
-        segment[13] = flags
-        segment[14] = window >> 8 & 0xFF
-        segment[15] = window & 0xFF
-        segment[20:] = options
-        seed = self.ip.pseudo(local[0], remote[0], PROTOCOL, len(segment))
-        check = ~fast.add(segment, seed, len(segment), 0) & 0xFFFF
-        segment[16] = check & 0xFF
-        segment[17] = check >> 8
-        return self.ip.output(PROTOCOL, remote[0], segment, b"", now, local[0], ttl, tos)
+    def block(self, local, remote, ack, window):
+        """Returns a control block for one segment that belongs to no connection. ack, window: what that tells the peer."""
+        tcb = array("I", bytes(4 * fast.TCB_WORDS))
+        tcb[fast.TEMPLATE + 5] = 64 << 16  # TTL
+        tcb[fast.IP_ID] = self.ip.identification
+        self.ip.identification = self.ip.identification + 1 & 0xFFFF
+        tcb[fast.RCV_NXT] = ack
+        tcb[fast.RCV_ADV] = (ack + window) & 0xFFFFFFFF
+        self.name(tcb, local, remote)
+        return tcb
 
-    def wake_at(self, at):
-        """A timer was set: poll() must look at `at`."""
-        if ticks.diff(at, self.words[fast.C_NEXT_TIMER]) < 0:
-            self.words[fast.C_NEXT_TIMER] = at
+    def name(self, tcb, local, remote):
+        """Makes the header template of a control block. local, remote: (address of 4 bytes, port), which then stand in `secret`, as they arrive."""
+        struct.pack_into("!4s4sHH", self.secret, 16, remote[0], local[0], remote[1], local[1])
+        fast.address(tcb, self.ip.link.mac, self.secret)
 
-    def time_wait(self, connection):
-        """Keeps TIME_WAIT connections in bounded memory: `connection` has become one, the oldest gives up its control block for 28 bytes."""
-        count = 0
-        for other in self.connections:
-            if other is not None and other.state == TIME_WAIT:
-                count += 1
-        if count > TIME_WAITS:
-            self._compress(self._oldest_time_wait(connection))
+    def send_control(self, tcb, destination, flags, seq, now, way=None):
+        """Sends one segment without text, made from a control block, out of fast.output()'s order.
 
-    def _compress(self, connection):
-        try:
-            if self.time_waits is None:
-                self.time_waits = late.load("tcp.time_wait").TimeWaits()
-            self.time_waits.add(connection)
-        except MemoryError:
-            pass  # the oldest of them all is forgotten sooner
-        self._forget(connection)
-
-    def _oldest_time_wait(self, but=None):
-        oldest = None
-        for connection in self.connections:
-            if connection is not None and connection is not but and connection.state == TIME_WAIT:
-                at = connection.tcb[fast.WAIT_AT]
-                if oldest is None or ticks.diff(at, oldest.tcb[fast.WAIT_AT]) < 0:
-                    oldest = connection
-        return oldest
+        way: of its IP options (tcp/ip_options.py), or None. Raises OSError(EHOSTUNREACH) without a route.
+        """
+        ip = self.ip
+        fast.clock(self.words, now)
+        mac = ip.neighbour_mac(destination, now) if way is None else None
+        frame = bytearray(fast.CONTROL) if mac is None else ip.link.begin()
+        if frame is None:
+            return
+        if mac is not None:
+            fast.copy(tcb, mac, 6, fast.TEMPLATE * 4, 0)
+        end = fast.control(self.words, tcb, frame, flags, seq, ip.mtu - 40)
+        if mac is not None:
+            ip.link.pool.send(end)
+        elif way is None:
+            ip.hold(frame[14:end], destination, now)
+        else:
+            way.send(frame[14:end], now)
 
     def unlist(self, connection):
         """No segment finds the connection any more."""
@@ -279,8 +266,9 @@ class TCP:
             if self.observer is not None:
                 self.observer.moved(connection, connection.state, "delete")
             self.connections[slot] = None
-            self.free_ring(connection, self.rcv, fast.RCV_RING)
-            self.free_ring(connection, self.snd, fast.SND_RING)
+            if self.rcv[slot] is not None or self.snd[slot] is not None:
+                self.free_ring(connection, self.rcv, fast.RCV_RING)
+                self.free_ring(connection, self.snd, fast.SND_RING)
             self.tcbs[slot] = _FREE
             self.words[fast.C_SLOT] = self.words[fast.C_TCB] = 0
             connection.slot = -1
@@ -308,40 +296,32 @@ class TCP:
 
     def _place(self, connection, local, remote):
         """Gives a connection its addresses, a slot, and an entry in the hash table."""
-        for slot in range(len(self.connections)):
-            if self.connections[slot] is None:
-                break
+        if None in self.connections:
+            slot = self.connections.index(None)
         else:
             slot = len(self.connections)
             if slot == CONNECTIONS:
-                oldest = self._oldest_time_wait()
+                oldest = connection.oldest_time_wait()
                 if oldest is not None:
                     slot = oldest.slot
-                    self._compress(oldest)
+                    oldest.compress()
                 if oldest is None or self.connections[slot] is not None:
                     raise OSError(ENOMEM, "all connections are in use")
         try:
             # The table that counts grows last, so that running out of memory in between leaves nothing inconsistent.
-            for table, empty in ((self.tcbs, _FREE), (self.rcv, None), (self.snd, None), (self.connections, None)):
-                if len(table) == slot:
-                    table.append(empty)
+            if len(self.connections) == slot:
+                for table, empty in ((self.tcbs, _FREE), (self.rcv, None), (self.snd, None), (self.connections, None)):
+                    if len(table) == slot:
+                        table.append(empty)
         except MemoryError:
             raise OSError(ENOMEM)
         connection.slot = slot
-        connection.local = local
-        connection.remote = remote
         self.connections[slot] = connection
         self.tcbs[slot] = connection.tcb
-        address, port = remote
-        self.keys[2 * slot] = address[0] | address[1] << 8 | address[2] << 16 | address[3] << 24
-        ours = local[1]
-        self.keys[2 * slot + 1] = port >> 8 | (port & 0xFF) << 8 | (ours >> 8 | (ours & 0xFF) << 8) << 16
+        connection.name(local, remote)
+        fast.copy(self.keys, self.secret, 4, 8 * slot, 16)
+        fast.copy(self.keys, self.secret, 4, 8 * slot + 4, 24)
         fast.index(self.objects, len(self.connections))
-
-    def _forget(self, connection):
-        """Ends a TIME_WAIT early; what must be remembered of it, unless it opens anew, stays in `time_waits`."""
-        connection._move("timeout")
-        connection._end(0, None)
 
     def _reopens(self, connection, frame, start, header_end, flags):
         """True for a SYN that may open a TIME_WAIT pair of addresses anew."""
@@ -368,15 +348,12 @@ class TCP:
         raise OSError(EADDRNOTAVAIL, "no free local port")
 
     def _iss(self, connection, now):
-        """Returns an initial sequence number that only we can predict: a clock of 4 us plus a keyed hash of the addresses (RFC 6528).
+        """Returns an initial sequence number that only we can predict: a clock of 4 us plus a keyed hash of the addresses (RFC 6528), which
+        Connection.name() has left in ISS.
 
         252 steps a millisecond: with 250 the number would jump when the 30 bits of `now` wrap.
         """
-        return (self.secret_number(connection, 0) + now * 252) & 0xFFFFFFFF
-
-    def secret_number(self, connection, at):
-        """Returns 32 bits, from byte `at` on, of a keyed hash of the connection's addresses."""
-        return late.load("tcp.hashing").keyed(self.secret, connection.local, connection.remote, b"", at)
+        return (connection.tcb[fast.ISS] + now * 252) & 0xFFFFFFFF
 
     def _mac_changed(self, address, mac):
         for connection in self.connections:

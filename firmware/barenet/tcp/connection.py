@@ -49,14 +49,16 @@ from barenet.fast import (
 from barenet.tcp.states import move
 from micropython import const
 
-MSS_DEFAULT = const(536)  # when the peer names none (RFC 9293 3.7.1)
-MSS_OURS = const(1460)  # MTU 1500 - 40
-MSS_MIN = const(64)
+try:
+    from hashlib import sha256
+except ImportError:
+    from uhashlib import sha256
+
 RTO_INITIAL = const(1000)  # ms, RFC 6298 section 2.1
-RTO_AFTER_SYN_LOSS = const(3000)  # ms, RFC 6298 section 5.7
 SYN_ACK_TRIES = const(6)  # 63 s: a place in the backlog is not kept longer
 SYN_TRIES = const(8)  # 183 s, beyond the 3 minutes of RFC 9293 section 3.8.3, MUST-23
 DATA_TRIES = const(10)  # 200 ms doubled ten times is beyond RFC 1122's R2 of 100 s
+TIME_WAITS = const(4)  # whole connections; when there are more, they are kept in time_wait.py
 TIME_WAIT_MS = const(60_000)  # 2 MSL with the 30 s of common practice
 _LOOPED = const(12)  # frames to ourselves that wait at once, fewer than the IP layer takes
 _DEAD_MS = const(120_000)  # without a sign of life
@@ -69,7 +71,6 @@ _TOS_WORD = const(87)  # byte 15
 _HEADER = const(54)  # Ethernet, IP and TCP without options
 _TIMESTAMPS = const(12)  # bytes of a header, with padding (RFC 7323 appendix A)
 _AGREED = const(0x1006000)  # FLAG_SCALE | FLAG_SACK | FLAG_TS
-_SCALE_MAX = const(14)
 _BLACK_HOLE_MTU = {4: 1064, 6: 576}  # by retransmission: what a path takes that drops larger packets and says nothing (RFC 4821)
 PLENTY = const(16384)  # bytes of free heap, with which nobody saves
 _RESERVE = const(2048)  # bytes of it that are the program's, however much its peers write
@@ -122,48 +123,6 @@ def difference(a, b):
     return d - 0x100000000 if d & 0x80000000 else d
 
 
-def parse_options(frame, start, end):
-    """Returns (MSS, window shift, SACK permitted, timestamp) of a SYN whose TCP header is frame[start:end]; None or False where absent.
-
-    RFC 9293 section 3.2, 7323 sections 2.2 and 3.2, 2018 section 2.
-    Option lists that are cut off, never end or lie about their lengths are read as far as they make sense.
-    """
-    mss = MSS_DEFAULT
-    shift = stamp = None
-    permitted = False
-    at = start + 20
-    while at < end:
-        kind = frame[at]
-        if kind == 0:
-            break
-        if kind == 1:
-            at += 1
-            continue
-        if at + 1 >= end:
-            break
-        length = frame[at + 1]
-        if length < 2 or at + length > end:
-            break
-        if kind == 2 and length == 4:
-            # A smaller one is an attack on the segment rate, not a link.
-            mss = min(max(frame[at + 2] << 8 | frame[at + 3], MSS_MIN), MSS_OURS)
-        elif kind == 3 and length == 3:
-            shift = min(frame[at + 2], _SCALE_MAX)
-        elif kind == 4 and length == 2:
-            permitted = True
-        elif kind == 8 and length == 10:
-            stamp = frame[at + 2] << 24 | frame[at + 3] << 16 | frame[at + 4] << 8 | frame[at + 5]
-        at += length
-    return mss, shift, permitted, stamp
-
-
-def timestamps(words, offset, echo, now):
-    """Returns the timestamp option with its padding (RFC 7323 section 3.2, appendix A). words: of the context; offset: the connection's TS_OFFSET."""
-    fast.clock(words, now)
-    value = (words[fast.C_CLOCK] + offset) & 0xFFFFFFFF
-    return b"\x01\x01\x08\x0a" + value.to_bytes(4, "big") + echo.to_bytes(4, "big")
-
-
 class Connection:
     """A connection and its control block.
 
@@ -193,20 +152,34 @@ class Connection:
     text = fast.text
     fill = fast.fill
     push = fast.push
+    _move = move
 
     def __init__(self, tcp, rcvbuf, sndbuf):
         self.tcp = tcp
         # What is in flight needs a record a segment; small segments wait for a free one (as for lwIP's TCP_SND_QUEUELEN).
         records = min(sndbuf // 1024 + 4, 256)
-        self.tcb = tcb = array("I", [0] * (fast.TCB_WORDS + 2 * records))
+        tcb = self.tcb = array("I", bytes(4 * fast.TCB_WORDS + 8 * records))
         tcb[fast.RECORD_SIZE] = records
         tcb[fast.RCV_SIZE] = rcvbuf
         tcb[fast.SND_SIZE] = sndbuf
-        self.ttl = 64
-        tcb[fast.SND_MSS] = MSS_DEFAULT
-        tcb[fast.RCV_MSS] = MSS_OURS
+        tcb[_TTL_WORD] = 64 << 16
+        tcb[fast.SND_MSS] = fast.MSS_DEFAULT
+        tcb[fast.RCV_MSS] = fast.MSS_OURS
         tcb[RTO] = RTO_INITIAL
         tcb[fast.SSTHRESH] = fast.CWND_MAX
+
+    def name(self, local, remote):
+        """Gives the connection its addresses, (address, port) each.
+
+        ISS holds a keyed hash of them until it gets its value (RFC 6528 section 3), TS_OFFSET some more of it; its low byte stays 0.
+        """
+        self.local = local
+        self.remote = remote
+        tcb = self.tcb
+        self.tcp.name(tcb, local, remote)
+        numbers = sha256(self.tcp.secret).digest()
+        fast.copy(tcb, numbers, 4, ISS * 4, 0)
+        fast.copy(tcb, numbers, 3, fast.TS_OFFSET * 4 + 1, 4)
 
     @property
     def state(self):
@@ -479,7 +452,8 @@ class Connection:
             observer.changed("receive", self, before)
         due = tcb[FLAGS] & (FLAG_ACK_NOW | FLAG_OUTPUT)
         if due == FLAG_ACK_NOW and tcb[RCV_NXT] != expected and tcb[fast.OUT_OF_ORDER] == 0:
-            self.tcp.words[fast.C_OUTPUT] = fast.SEVERAL  # its ACK leaves behind the last of the frames that wait, as in fast.receive()
+            words = self.tcp.words
+            words[fast.C_OUTPUT] = fast.SEVERAL if words[fast.C_OUTPUT] else self.slot + 1  # its ACK leaves behind the last of the frames that wait, as in fast.receive()
         elif due:
             self.output(now)
 
@@ -498,7 +472,7 @@ class Connection:
             return
         self._take_syn(frame, start, start + (frame[start + 12] >> 4 << 2), seq, now)
         if good_ack:
-            self._established(frame, start, seq, ack, now, "SYN+ACK")
+            self._established(frame, start, now, "SYN+ACK")
         else:
             self._move("SYN")  # simultaneous open
             tcb[SND_NXT] = tcb[ISS]
@@ -529,7 +503,7 @@ class Connection:
                     late.load("tcp.ip_options").arrived(self, frame)
                 if flags & ACK and ack == tcb[SND_NXT] and self.listener is None:
                     # The other half of a simultaneous open.
-                    self._established(frame, start, seq, ack, now, "ACK of SYN")
+                    self._established(frame, start, now, "ACK of SYN")
                     tcb[FLAGS] |= FLAG_ACK_NOW
                 else:
                     self._send_syn(now)  # our SYN+ACK was lost
@@ -546,7 +520,7 @@ class Connection:
             if ack != tcb[SND_NXT]:
                 self.tcp.reset(frame, start, 0, ack, self.remote[0], now)
                 return
-            self._established(frame, start, seq, ack, now, "ACK of SYN")
+            self._established(frame, start, now, "ACK of SYN")
             if self.listener is not None and not self.listener.ready(self):
                 self.abort(now)
                 return
@@ -588,7 +562,7 @@ class Connection:
                 return
             if state == CLOSING:
                 self._enter_time_wait(now)
-            elif tcb[FLAGS] & FLAG_ORPHAN:
+            elif tcb[FLAGS] & (FLAG_ORPHAN | FLAG_FIN_IN) == FLAG_ORPHAN:
                 self._wait(now, FIN_WAIT_2_MS)
                 self.tcp.free_buffers(self)
         if tcb[FLAGS] & FLAG_FIN_IN and ESTABLISHED <= tcb[STATE] <= FIN_WAIT_2:
@@ -643,60 +617,30 @@ class Connection:
         while tcb[fast.RCV_SIZE] >> shift > 0xFFFF:
             shift += 1
         tcb[fast.RCV_SCALE] = shift
-        if self.tcp.ip.is_ours(self.remote[0]):
+        if self.remote[0] == self.local[0]:
             tcb[FLAGS] |= fast.FLAG_LOOP
         if self.way is not None:
             self.way.begin(self)
-        tcb[fast.TS_OFFSET] = self.tcp.secret_number(self, 4) & ~1
         tcb[fast.IP_ID] = iss & 0xFFFF
-        ip = self.tcp.ip
-        tcb[fast.PSEUDO_SUM] = ip.pseudo(self.local[0], self.remote[0], 6, 0)
-        header = bytearray(_HEADER + _TIMESTAMPS + 2)
-        header[6:12] = ip.link.mac
-        header[12] = 0x08
-        header[14] = 0x45
-        header[20] = 0x40  # DF
-        header[15] = self.tos
-        header[22] = self.ttl
-        header[23] = 6
-        header[26:30] = self.local[0]
-        header[30:34] = self.remote[0]
-        header[34] = self.local[1] >> 8
-        header[35] = self.local[1] & 0xFF
-        header[36] = self.remote[1] >> 8
-        header[37] = self.remote[1] & 0xFF
-        header[54] = header[55] = 1
-        header[56] = 8
-        header[57] = 10
-        fast.copy(tcb, header, len(header), fast.TEMPLATE * 4, 0)
 
     def _take_syn(self, frame, start, header_end, seq, now):
         tcb = self.tcb
-        mss, shift, permitted, stamp = parse_options(frame, start, header_end)
-        flags = tcb[FLAGS]
-        if shift is None:
-            flags &= ~fast.FLAG_SCALE
+        offered = fast.syn(tcb, frame, start, header_end)
+        tcb[FLAGS] &= offered | ~_AGREED
+        if not offered & fast.FLAG_SCALE:
             tcb[fast.RCV_SCALE] = 0
-        else:
-            tcb[fast.SND_SCALE] = shift
-        if not permitted:
-            flags &= ~fast.FLAG_SACK
-        if stamp is None:
-            flags &= ~fast.FLAG_TS
-        else:
-            tcb[fast.TS_RECENT] = stamp
+        if offered & fast.FLAG_TS:
             fast.clock(self.tcp.words, now)
             tcb[fast.TS_RECENT_AT] = self.tcp.words[fast.C_CLOCK]
-        tcb[FLAGS] = flags
-        self._expect(seq, mss, _TIMESTAMPS if flags & fast.FLAG_TS else 0)
+        self._expect(seq, tcb[fast.SND_MSS], _TIMESTAMPS if tcb[FLAGS] & fast.FLAG_TS else 0)
 
     def _expect(self, seq, mss, options):
         """Sets what the peer's SYN with number `seq` tells; options: bytes of them in every segment."""
         tcb = self.tcb
         tcb[fast.HEADER] = _HEADER + options
-        fast.copy(tcb, bytes((20 + options << 2,)), 1, fast.TEMPLATE * 4 + 46, 0)
+        tcb[fast.TEMPLATE + 11] = 20 + options << 18  # the data offset
         tcb[fast.SND_MSS] = min(mss, self.tcp.ip.path_mtu(self.remote[0]) - 40) - options - self.options_size
-        tcb[fast.RCV_MSS] = MSS_OURS - options
+        tcb[fast.RCV_MSS] = fast.MSS_OURS - options
         tcb[IRS] = seq
         tcb[RCV_NXT] = tcb[fast.LAST_ACK_SENT] = (seq + 1) & 0xFFFFFFFF
         tcb[fast.RCV_ADV] = (seq + 1 + min(tcb[fast.RCV_SIZE], 0xFFFF)) & 0xFFFFFFFF
@@ -709,58 +653,23 @@ class Connection:
         # The timer first: it must run even when the heap is full and the segment cannot be made.
         tcb[SND_NXT] = (tcb[ISS] + 1) & 0xFFFFFFFF
         tcb[FLAGS] |= FLAG_RTX
-        tcb[RTX_AT] = ticks.add(now, tcb[RTO])
-        self.tcp.wake_at(tcb[RTX_AT])
-        agreed = tcb[FLAGS]
-        mss = self.tcp.ip.mtu - 40
-        options = bytes((2, 4, mss >> 8, mss & 0xFF))
-        stamps = b"\x01\x01"
-        if agreed & fast.FLAG_TS:
-            stamps = timestamps(self.tcp.words, tcb[fast.TS_OFFSET], tcb[fast.TS_RECENT] if flags & ACK else 0, now)
-        if agreed & fast.FLAG_SACK:
-            options += b"\x04\x02" + stamps[2:] if agreed & fast.FLAG_TS else b"\x04\x02" + stamps
-        elif agreed & fast.FLAG_TS:
-            options += stamps
-        if agreed & fast.FLAG_SCALE:
-            options += bytes((1, 3, 3, tcb[fast.RCV_SCALE]))
-        self._control(flags, tcb[ISS], now, options)
+        self._timer(RTX_AT, now, tcb[RTO])
+        self._control(flags, tcb[ISS], now)
 
-    def _established(self, frame, start, seq, ack, now, event):
+    def _established(self, frame, start, now, event):
         tcb = self.tcb
-        window = frame[start + 14] << 8 | frame[start + 15]
-        if not frame[start + 13] & SYN:
-            window <<= tcb[fast.SND_SCALE]  # a SYN's is never scaled (RFC 7323 section 2.2)
-        tcb[SND_UNA] = tcb[fast.FACK] = tcb[fast.ROUND_SEQ] = ack
-        tcb[SND_WND] = tcb[fast.MAX_SND_WND] = window
-        tcb[fast.SND_WL1] = seq
-        tcb[fast.SND_WL2] = ack
-        tcb[fast.RECOVER] = tcb[ISS]
-        tcb[fast.LAST_ARRIVAL] = now
-        mss = tcb[fast.SND_MSS]
-        tcb[fast.CWND] = min(10 * mss, max(2 * mss, 14600))  # RFC 6928
-        sent = tcb[fast.MIN_RTT]
-        tcb[fast.MIN_RTT] = 0x1FFFFFFF
-        if tcb[RETRIES] == 0:
-            # Karn's rule: a handshake that was retransmitted gives no sample (RFC 6298 section 3).
-            rtt = ticks.diff(now, sent)
-            tcb[fast.MIN_RTT] = rtt
-            tcb[fast.SRTT] = (rtt << 3) + 1
-            tcb[fast.RTTVAR] = rtt << 1
-            tcb[RTO] = min(max(rtt * 3, fast.RTO_MIN), fast.RTO_MAX)
-        else:
-            tcb[fast.CWND] = mss
-            tcb[RTO] = RTO_AFTER_SYN_LOSS
-        tcb[RETRIES] = 0
-        tcb[FLAGS] &= ~FLAG_RTX
-        mac = self.tcp.ip.neighbour_mac(self.remote[0], now)
-        self.use_mac(frame[6:12] if mac is None else mac)
+        fast.establish(tcb, frame, start, now)
+        if tcb[fast.TEMPLATE] == 0:
+            mac = self.tcp.ip.neighbour_mac(self.remote[0], now)
+            self.use_mac(frame[6:12] if mac is None else mac)
         self._move(event)
         if event == "SYN+ACK":
             tcb[FLAGS] |= FLAG_ACK_NOW
         if tcb[FLAGS] & FLAG_FIN:
             tcb[FLAGS] |= FLAG_OUTPUT
             self._move("close")
-        self.keep(now)
+        if self.keepalive:
+            self.keep(now)
 
     def _gives_up(self, now):
         """True when the peer has confirmed nothing for too long (RFC 9293 section 3.8.3; the limit may be set: RFC 5482)."""
@@ -823,8 +732,7 @@ class Connection:
         if tcb[FLAGS] & FLAG_ORPHAN and tcb[RETRIES] > ORPHAN_PROBES:
             self.abort(now)
             return
-        tcb[RTX_AT] = ticks.add(now, min(tcb[RTO] << min(tcb[RETRIES], 10), fast.RTO_MAX))
-        self.tcp.wake_at(tcb[RTX_AT])
+        self._timer(RTX_AT, now, min(tcb[RTO] << min(tcb[RETRIES], 10), fast.RTO_MAX))
         if tcb[fast.RECORD_COUNT]:
             fast.lose(tcb)  # the last probe has got no room: the same again
             tcb[FLAGS] |= fast.FLAG_FORCE
@@ -876,37 +784,64 @@ class Connection:
         elif hop is not None:
             ip.arp.ask(hop, now)  # its answer reaches us through arp.changed
 
-    def _control(self, flags, seq, now, options=b""):
-        """Sends a segment without text outside of output()'s order."""
-        tcb = self.tcb
-        window = difference(tcb[fast.RCV_ADV], tcb[RCV_NXT]) if flags & ACK else min(tcb[fast.RCV_SIZE], 0xFFFF)
-        ack = tcb[RCV_NXT] if flags & ACK else 0
-        tcb[fast.SEGMENTS_OUT] += 1
-        if tcb[FLAGS] & fast.FLAG_TS and not flags & SYN:
-            options = timestamps(self.tcp.words, tcb[fast.TS_OFFSET], tcb[fast.TS_RECENT], now)  # in every segment once it is agreed (RFC 7323 section 3.2)
-        if not flags & SYN:
-            window >>= tcb[fast.RCV_SCALE]
-        send = self.tcp.send_control if self.way is None else self.way.through(self.tcp.send_control)
-        send(self.local, self.remote, flags, seq, ack, window, now, options, self.ttl, self.tos)
+    def _control(self, flags, seq, now):
+        self.tcp.send_control(self.tcb, self.remote[0], flags, seq, now, self.way)
 
     def _enter_time_wait(self, now):
+        # When there are more than a few, the oldest gives up its control block, and from then on each does so at once.
         tcb = self.tcb
         tcb[FLAGS] &= ~fast.FLAG_TIMERS
         self._wait(now, TIME_WAIT_MS)
-        self.tcp.free_buffers(self)
-        self.tcp.time_wait(self)
+        if tcb[FLAGS] & FLAG_ACK_NOW:
+            self.output(now)  # the ACK of the FIN: the control block may go now
+        tcp = self.tcp
+        connection = self
+        if tcp.time_waits is None or not tcb[FLAGS] & FLAG_ORPHAN:
+            tcp.free_buffers(self)
+            count = 0
+            for other in tcp.connections:
+                if other is not None and other.tcb[STATE] == TIME_WAIT:
+                    count += 1
+            if count <= TIME_WAITS:
+                return
+            connection = self.oldest_time_wait()
+        connection.compress()
+
+    def oldest_time_wait(self):
+        """Returns the connection, but this one, that is longest in TIME_WAIT, or None."""
+        oldest = None
+        for connection in self.tcp.connections:
+            if connection is not None and connection is not self and connection.tcb[STATE] == TIME_WAIT:
+                if oldest is None or ticks.diff(connection.tcb[WAIT_AT], oldest.tcb[WAIT_AT]) < 0:
+                    oldest = connection
+        return oldest
+
+    def compress(self):
+        """Gives up the control block of a TIME_WAIT for 28 bytes."""
+        tcp = self.tcp
+        try:
+            if tcp.time_waits is None:
+                tcp.time_waits = late.load("tcp.time_wait").TimeWaits()
+            tcp.time_waits.add(self)
+        except MemoryError:
+            pass  # the oldest of them all is forgotten sooner
+        self.forget()
+
+    def forget(self):
+        """Ends a TIME_WAIT early; what must be remembered of it, unless it opens anew, stays in TCP.time_waits."""
+        self._move("timeout")
+        self._end(0, None)
 
     def _wait(self, now, ms):
-        tcb = self.tcb
-        tcb[FLAGS] |= FLAG_WAIT
-        tcb[WAIT_AT] = ticks.add(now, ms)
-        self.tcp.wake_at(tcb[WAIT_AT])
+        self.tcb[FLAGS] |= FLAG_WAIT
+        self._timer(WAIT_AT, now, ms)
 
-    def _move(self, event):
-        before = self.tcb[STATE]
-        self.tcb[STATE] = move(before, event)
-        if self.tcp.observer is not None:
-            self.tcp.observer.moved(self, before, event)
+    def _timer(self, word, now, ms):
+        """Sets a timer of the control block, whose flag says that it runs, and sees to it that the poll looks at it then."""
+        at = self.tcb[word] = ticks.add(now, ms)
+        words = self.tcp.words
+        if at - words[fast.C_NEXT_TIMER] & 0x20000000:  # the sign of ticks.diff()
+            words[fast.C_NEXT_TIMER] = at
 
     def _end(self, code, event="abort"):
         """The connection is over: no timers, no more segments. Received data stays readable until the program closes it."""

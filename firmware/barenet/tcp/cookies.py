@@ -4,30 +4,30 @@ The cookie is 5 bits of a clock, 3 bits that name an MSS, 24 bits of a keyed has
 options but the MSS.
 """
 
-from barenet.tcp.hashing import keyed
+from barenet.tcp.connection import sha256
 from micropython import const
 
 _MSS = (536, 1000, 1220, 1300, 1400, 1440, 1452, 1460)
 _TICK = const(16)  # 2**16 ms; a cookie is good for one to two of them
 
 
-def _hash(secret, local, remote, irs, head):
-    return keyed(secret, local, remote, irs.to_bytes(4, "big") + bytes((head,)), 8) & 0xFFFFFF
+def _hash(secret, irs, head):
+    return int.from_bytes(sha256(secret + irs.to_bytes(4, "big") + bytes((head,))).digest()[:3], "big")
 
 
-def make(secret, local, remote, irs, mss, now):
-    """Returns the ISS for the answer to a SYN. local, remote: (address, port); irs: its number; mss: what its option says."""
+def make(secret, irs, mss, now):
+    """Returns the ISS for the answer to a SYN. secret: bytes, with the addresses; irs: its number; mss: what its option says."""
     i = len(_MSS) - 1
     while i and _MSS[i] > mss:
         i -= 1
     head = (now >> _TICK & 31) << 3 | i
-    return head << 24 | _hash(secret, local, remote, irs, head)
+    return head << 24 | _hash(secret, irs, head)
 
 
-def check(secret, local, remote, irs, iss, now):
+def check(secret, irs, iss, now):
     """Returns the MSS when `iss` is a cookie of ours that is not too old, else 0."""
     head = iss >> 24
     age = (now >> _TICK) - (head >> 3) & 31
-    if age > 1 or iss & 0xFFFFFF != _hash(secret, local, remote, irs, head):
+    if age > 1 or iss & 0xFFFFFF != _hash(secret, irs, head):
         return 0
     return _MSS[head & 7]

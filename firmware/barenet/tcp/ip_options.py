@@ -32,11 +32,15 @@ class Way(ip_options.Way):
     def segment(self, packet, now):
         """Sends a packet that fast.output() has made; one that finds no room or no route is lost."""
         try:
-            # A copy, for the packet lies in the transmit frame that is filled anew.
-            send = self.through(self._output)
-            send(6, bytes(packet[16:20]), b"", bytes(packet[20:]), now, bytes(packet[12:16]), packet[8], packet[1])
+            self.send(packet, now)
         except OSError:
             pass
+
+    def send(self, packet, now):
+        """Sends a packet that is complete but for the options. Raises as IP.output()."""
+        # A copy, for the packet may lie in the transmit frame that is filled anew.
+        send = self.through(self._output)
+        send(6, bytes(packet[16:20]), b"", bytes(packet[20:]), now, bytes(packet[12:16]), packet[8], packet[1])
 
 
 class _Segments:

@@ -1,9 +1,9 @@
 """Listening ports: the passive open, and the cookies that stand in for it where the backlog is full. Loaded by the first listen()."""
 
-from barenet import late, ticks
+from barenet import fast, late, ticks
 from barenet.fast import ACK, RST, SYN
 from barenet.ip import ANY
-from barenet.tcp.connection import PLENTY, difference, parse_options, spare, take_back
+from barenet.tcp.connection import PLENTY, difference, spare, take_back
 from micropython import const
 
 _COOKIES_MS = const(130_000)  # as long as a cookie may be good after the last one that was sent
@@ -115,13 +115,11 @@ class Listener:
         self.tcp.drops["backlog full, cookie sent"] += 1
         self.cookies_until = ticks.add(now, _COOKIES_MS)
         irs = _number(frame, start + 4)
-        mss = parse_options(frame, start, header_end)[0]
-        iss = cookies.make(self.tcp.secret, local, remote, irs, mss, now)
-        ours = self.tcp.ip.mtu - 40
-        option = bytes((2, 4, ours >> 8, ours & 0xFF))
+        tcb = self.tcp.block(local, remote, (irs + 1) & 0xFFFFFFFF, min(self.rcvbuf, 0xFFFF))
+        fast.syn(tcb, frame, start, header_end)
+        iss = cookies.make(self.tcp.secret, irs, tcb[fast.SND_MSS], now)
         way = late.load("tcp.ip_options").back(self.tcp, frame) if frame[14] != 0x45 else None
-        send = self.tcp.send_control if way is None else way.through(self.tcp.send_control)
-        send(local, remote, SYN | ACK, iss, (irs + 1) & 0xFFFFFFFF, min(self.rcvbuf, 0xFFFF), now, option)
+        self.tcp.send_control(tcb, remote[0], SYN | ACK, iss, now, way)
 
     def _cookie(self, frame, start, end, source, destination, now):
         """Takes an ACK for a listening port when it answers a cookie; returns whether it did."""
@@ -135,7 +133,8 @@ class Listener:
         remote = (source, frame[start] << 8 | frame[start + 1])
         irs = (_number(frame, start + 4) - 1) & 0xFFFFFFFF
         iss = (_number(frame, start + 8) - 1) & 0xFFFFFFFF
-        mss = cookies.check(self.tcp.secret, local, remote, irs, iss, now)
+        self.tcp.block(local, remote, 0, 0)  # its addresses stand in `secret` now
+        mss = cookies.check(self.tcp.secret, irs, iss, now)
         if mss == 0:
             return False
         if self.full():

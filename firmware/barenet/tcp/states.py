@@ -29,6 +29,7 @@ from barenet.fast import (
     FIN_WAIT_2,
     LAST_ACK,
     LISTEN,
+    STATE,
     SYN_RECEIVED,
     SYN_SENT,
     TIME_WAIT,
@@ -63,8 +64,14 @@ TRANSITIONS = {
 }
 
 
-def move(state, event):
-    """Returns the state that follows `state` on `event`: RST and "abort" close from everywhere, an event not listed changes nothing."""
-    if event == "RST" or event == "abort":
-        return CLOSED
-    return TRANSITIONS[state].get(event, state)
+def move(connection, event):
+    """Moves a Connection to the state that follows on `event` and tells the observer.
+
+    "RST" and "abort" close from everywhere, an event not listed changes nothing.
+    """
+    tcb = connection.tcb
+    before = tcb[STATE]
+    tcb[STATE] = TRANSITIONS[before].get(event, CLOSED if event == "RST" or event == "abort" else before)
+    observer = connection.tcp.observer
+    if observer is not None:
+        observer.moved(connection, before, event)

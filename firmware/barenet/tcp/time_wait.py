@@ -4,7 +4,6 @@ from array import array
 
 from barenet import fast, ticks
 from barenet.fast import ACK, FIN, RST, SYN
-from barenet.tcp.connection import parse_options, timestamps
 from micropython import const
 
 _FEW = const(40)
@@ -12,8 +11,6 @@ _MOST = const(200)  # the table has room for few, then for all: a server in use 
 _TIME_WAIT_MS = const(60_000)
 
 # The words of an entry; the first two are the key as it stands in a received frame.
-_ADDRESS = const(0)
-_PORTS = const(1)
 _SND_NXT = const(2)
 _RCV_NXT = const(3)
 _TS_RECENT = const(4)
@@ -36,9 +33,14 @@ def reopens(seq, stamp, rcv_nxt, ts_recent):
 def reopens_connection(connection, frame, start, header_end):
     """True for a SYN, its header frame[start:header_end], that opens anew what still has its control block."""
     tcb = connection.tcb
-    stamp = parse_options(frame, start, header_end)[3]
+    stamp = _stamp(frame, start, header_end)
     ts_recent = tcb[fast.TS_RECENT] if tcb[fast.FLAGS] & fast.FLAG_TS else None
     return reopens(_number(frame, start + 4), stamp, tcb[fast.RCV_NXT], ts_recent)
+
+
+def _stamp(frame, start, header_end):
+    tcb = array("I", bytes(4 * fast.TCB_WORDS))
+    return tcb[fast.TS_RECENT] if fast.syn(tcb, frame, start, header_end) & fast.FLAG_TS else None
 
 
 def _number(data, at):
@@ -53,20 +55,25 @@ class TimeWaits:
         self.count = 0
 
     def add(self, connection):
-        """Takes over what must be remembered of a connection that nobody reads any more. Raises MemoryError."""
+        """Takes over what must be remembered of a connection that nobody reads any more; without memory the oldest makes room. Raises MemoryError."""
         tcb = connection.tcb
         if self.count == _MOST:
             self._remove(0)
         if self.count * _WORDS == len(self.table):
             more = _MOST - _FEW if self.count else _FEW
-            self.table.extend(array("I", bytes(4 * more * _WORDS)))
+            try:
+                self.table.extend(array("I", bytes(4 * more * _WORDS)))
+            except MemoryError:
+                if self.count == 0:
+                    raise
+                self._remove(0)
         table = self.table
         at = self.count * _WORDS
-        table[at + _ADDRESS] = connection.tcp.keys[2 * connection.slot]
-        table[at + _PORTS] = connection.tcp.keys[2 * connection.slot + 1]
-        table[at + _SND_NXT] = tcb[fast.SND_NXT]
-        table[at + _RCV_NXT] = tcb[fast.RCV_NXT]
-        table[at + _TS_RECENT] = tcb[fast.TS_RECENT]
+        # Plain Python would make a big int of each word.
+        fast.copy(table, connection.tcp.keys, 8, 4 * at, 8 * connection.slot)
+        fast.copy(table, tcb, 4, 4 * (at + _SND_NXT), 4 * fast.SND_NXT)
+        fast.copy(table, tcb, 4, 4 * (at + _RCV_NXT), 4 * fast.RCV_NXT)
+        fast.copy(table, tcb, 4, 4 * (at + _TS_RECENT), 4 * fast.TS_RECENT)
         table[at + _TS_OFFSET] = tcb[fast.TS_OFFSET] | 1 if tcb[fast.FLAGS] & fast.FLAG_TS else 0
         table[at + _EXPIRES] = tcb[fast.WAIT_AT]
         self.count += 1
@@ -85,21 +92,25 @@ class TimeWaits:
         table = self.table
         at = i * _WORDS
         seq = _number(frame, start + 4)
-        stamp = parse_options(frame, start, header_end)[3]
         rcv_nxt = table[at + _RCV_NXT]
         offset = table[at + _TS_OFFSET]
         if flags & RST:
             if seq == rcv_nxt:
                 self._remove(i)  # another one is old, or a guess (RFC 5961 section 3)
             return None
-        if listening and flags & (SYN | ACK) == SYN and reopens(seq, stamp, rcv_nxt, table[at + _TS_RECENT] if offset else None):
-            above = table[at + _SND_NXT]
-            self._remove(i)
-            return above
+        if listening and flags & (SYN | ACK) == SYN:
+            if reopens(seq, _stamp(frame, start, header_end), rcv_nxt, table[at + _TS_RECENT] if offset else None):
+                above = table[at + _SND_NXT]
+                self._remove(i)
+                return above
         local = (tcp.ip.address, frame[start + 2] << 8 | frame[start + 3])
         remote = (bytes(frame[26:30]), frame[start] << 8 | frame[start + 1])
-        options = timestamps(tcp.words, offset & ~1, table[at + _TS_RECENT], now) if offset else b""
-        tcp.send_control(local, remote, ACK, table[at + _SND_NXT], rcv_nxt, 0, now, options)
+        tcb = tcp.block(local, remote, rcv_nxt, 0)
+        if offset:
+            tcb[fast.FLAGS] = fast.FLAG_TS
+            tcb[fast.TS_OFFSET] = offset & ~1
+            tcb[fast.TS_RECENT] = table[at + _TS_RECENT]
+        tcp.send_control(tcb, remote[0], ACK, table[at + _SND_NXT], now)
         if flags & FIN:
             # Our last ACK was lost: the wait starts again, behind all others.
             entry = array("I", table[at : at + _WORDS])
