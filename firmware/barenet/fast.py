@@ -830,7 +830,6 @@ def receive(source: ptr32, target: ptr32, objects, most: int) -> int:
                 c[C_KNOWN] = slot + 1
                 c[C_SEGMENT_END] = end
             break
-        c[C_FAST_SEGMENTS] += 1
         # Header prediction (Van Jacobson, 1990): the next text in order, or an ACK of new data, or both, and nothing else that is new.
         seq = f[38] << 24 | f[39] << 16 | f[40] << 8 | f[41]
         ack = f[42] << 24 | f[43] << 16 | f[44] << 8 | f[45]
