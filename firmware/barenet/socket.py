@@ -834,6 +834,7 @@ class socket(io.IOBase):
         """
         self._check()
         if option == SO_REUSEADDR and level == SOL_SOCKET and isinstance(value, int):
+            self._options = dict(self._options)
             self._options[_REUSE] = value  # nothing but getsockopt() looks at it
             return
         late.load("options").set(self, level, option, value)

@@ -760,6 +760,7 @@ def test_options_are_kept_and_reach_the_connection():
     for level, option, value in settings:
         server.setsockopt(level, option, value)
         client.setsockopt(level, option, struct.pack("i", value))
+    same(tcp(pair.left).getsockopt(sol, socket.SO_REUSEADDR), 0)
     server.bind(("", PORT))
     server.listen()
     client.connect(("10.0.0.2", PORT))
