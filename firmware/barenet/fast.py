@@ -715,7 +715,7 @@ def receive(source: ptr32, target: ptr32, objects, most: int) -> int:
     Returns the index + 1 of a frame that plain Python must look at (then call release), 0 when no frame waits or `most` have been handled
     or the program's buffer is full (see take), or -1 when the transmit ring is full: the driver should transmit, then call again.
     What arrives in order is acknowledged once, behind the last of the frames that wait (RFC 9293 section 3.10.7.4, MUST-58 and MUST-59), and
-    what their ACKs let leave leaves then, too: a call of output() and one of start_timer() for all of them.
+    what their ACKs let leave leaves then, too: a call of acknowledge(), one of output() and one of start_timer() for all of them.
 
     Viper keeps the first two locals in registers, so these arguments have the names and types of what the loops use: 15 instructions for a
     word that is added up and copied, against 19 with other locals. The loops stand here because a call costs 400.
@@ -727,6 +727,8 @@ def receive(source: ptr32, target: ptr32, objects, most: int) -> int:
     slot = c[C_SLOT] - 1
     t = ptr32(c[C_TCB] | c[C_TCB + 1] << 32)
     pending = 0  # 1: the connection in hand waits for output() or its timer, 3: the program's buffer is full before its ACK has left
+    held = 0  # bytes beyond SND_UNA that the peer has confirmed, acknowledge() not having been told, and with how many ACKs
+    acks = 0
     i = now - c[C_NOW] & _MASK30
     if i >> 29 == 0:
         c[C_CLOCK] += i
@@ -783,7 +785,7 @@ def receive(source: ptr32, target: ptr32, objects, most: int) -> int:
             k = int(lookup(objects, objects[O_FRAMES][i], 34))
             if k < 0:
                 break
-            if pending:
+            if pending | held:
                 i = 0 - 2
                 break
             slot = k
@@ -840,9 +842,14 @@ def receive(source: ptr32, target: ptr32, objects, most: int) -> int:
             if (f[48] << 8 | f[49]) << t[SND_SCALE] == t[SND_WND] and n <= t[RCV_MSS] and n <= t[RCV_ADV] - seq & _MASK30:
                 plain = n
                 if acked:
-                    plain = 1
-                    if acked >> 30 & 3 or acked & _MASK30 > t[SND_NXT] - t[SND_UNA] & _MASK30 or t[DUPACKS] | t[SACKED]:
+                    plain = acked & _MASK30
+                    if acked >> 30 & 3 or plain > t[SND_NXT] - t[SND_UNA] & _MASK30 or plain < held or t[DUPACKS] | t[SACKED]:
                         plain = 0
+                    elif plain == held:
+                        plain = n
+                        acked = 0
+                elif held:
+                    plain = 0
                 if flags & FLAG_TS:
                     stamp = f[58] << 24 | f[59] << 16 | f[60] << 8 | f[61]
                     if h[27] != 0x0101 or h[28] != 0x0A08 or (stamp - t[TS_RECENT]) >> 31 & 1:
@@ -851,6 +858,9 @@ def receive(source: ptr32, target: ptr32, objects, most: int) -> int:
             break  # the ring may have to grow
         c[C_FAST_SEGMENTS] += 1
         if plain == 0:
+            if held:
+                acknowledge(objects[O_WORDS], objects[O_TCBS][slot], held, acks, now)
+                held = acks = 0
             c[C_SEGMENT] = 34
             c[C_SEGMENT_END] = end
             arrive(objects[O_WORDS], objects, slot, objects[O_FRAMES][i], now)
@@ -862,13 +872,9 @@ def receive(source: ptr32, target: ptr32, objects, most: int) -> int:
                 t[TS_RECENT] = stamp
                 t[TS_RECENT_AT] = c[C_CLOCK]
             if acked:
-                acknowledge(objects[O_WORDS], objects[O_TCBS][slot], acked & _MASK30, now)
+                held = acked & _MASK30
+                acks += 1
                 t[SND_WL2] = ack
-                flags = t[FLAGS]
-                pending = 1
-                if flags & FLAG_FIN == 0 and t[SND_LEN] == t[SND_NXT] - t[SND_UNA] & _MASK30:
-                    flags &= ~(FLAG_OUTPUT | FLAG_FORCE | FLAG_CWND_FULL)  # all has left already: output() would find nothing
-                    t[FLAGS] = flags
             if n:
                 t[BYTES_IN] += n
                 t[RCV_NXT] = seq + n
@@ -961,6 +967,12 @@ def receive(source: ptr32, target: ptr32, objects, most: int) -> int:
                 if c[C_TX_FULL]:
                     i = 0 - 2
                     break
+    if held:
+        acknowledge(objects[O_WORDS], objects[O_TCBS][slot], held, acks, now)
+        pending |= 1
+        flags = t[FLAGS]
+        if flags & FLAG_FIN == 0 and t[SND_LEN] == t[SND_NXT] - t[SND_UNA] & _MASK30:
+            t[FLAGS] = flags & ~(FLAG_OUTPUT | FLAG_FORCE | FLAG_CWND_FULL)  # all has left already: output() would find nothing
     if pending:
         flags = t[FLAGS]
         if flags & FLAG_OUTPUT or flags & FLAG_ACK_NOW and pending == 1:
@@ -1074,7 +1086,7 @@ def arrive(words, objects, slot: int, frame, now: int) -> int:
         wnd = (f[14] << 8 | f[15]) << t[SND_SCALE]
         t[FLAGS] = flags
         if acked:
-            acknowledge(words, tcb, acked, now)
+            acknowledge(words, tcb, acked, 1, now)
             flags = t[FLAGS]
         if flags & (FLAG_RECOVERY | FLAG_TIMEOUT | FLAG_TAIL_OUT) or blocks or t[DUPACKS] or t[SACKED]:
             recover(words, tcb, frame, acked, blocks, now)
@@ -1197,8 +1209,8 @@ def options(words, frame) -> int:
 
 
 @micropython.viper
-def acknowledge(words, tcb, acked: int, now: int):
-    """Takes `acked` bytes that the peer has confirmed off the send buffer: measures the round trip, opens the congestion window."""
+def acknowledge(words, tcb, acked: int, acks: int, now: int):
+    """Takes `acked` bytes that the peer has confirmed with so many ACKs off the send buffer: measures the round trip, opens the congestion window."""
     c = ptr32(words)
     t = ptr32(tcb)
     flags = t[FLAGS]
@@ -1292,9 +1304,12 @@ def acknowledge(words, tcb, acked: int, now: int):
                 most = mss << 1
                 if flags & FLAG_TIMEOUT:
                     most = mss
+                most *= acks
                 if text < most:
                     most = text
                 cwnd += most
+                if cwnd > t[SSTHRESH]:
+                    cwnd = t[SSTHRESH]
         elif flags & FLAG_CWND_FULL:
             if (ack - t[ROUND_SEQ]) >> 31 & 1 == 0:
                 t[ROUND_SEQ] = t[SND_NXT]
