@@ -407,8 +407,8 @@ def release(words, objects):
     if i == c[C_RX_COUNT]:
         i = 0
     c[C_RX_NEXT] = i
-    c[C_RX_RETURNED] += 1
-    c[C_FRAMES_IN] += 1
+    c[C_RX_RETURNED] = c[C_RX_RETURNED] + 1
+    c[C_FRAMES_IN] = c[C_FRAMES_IN] + 1
 
 
 @micropython.viper
@@ -429,8 +429,8 @@ def send(words, objects, n: int):
     if i == c[C_TX_COUNT]:
         i = 0
     c[C_TX_NEXT] = i
-    c[C_TX_QUEUED] += 1
-    c[C_FRAMES_OUT] += 1
+    c[C_TX_QUEUED] = c[C_TX_QUEUED] + 1
+    c[C_FRAMES_OUT] = c[C_FRAMES_OUT] + 1
 
 
 @micropython.viper
@@ -467,7 +467,7 @@ def find(table, end: int, step: int, frame, at: int) -> int:
     w = ptr32(table)
     i = 0
     while i < end:
-        if address ^ w[i] == 0 and ports ^ w[i + 1] == 0:
+        if not address ^ w[i] and not ports ^ w[i + 1]:
             return int(i // step)
         i += step
     return -1
@@ -509,8 +509,8 @@ def clock(words, now: int):
     """Brings C_CLOCK up to `now`."""
     c = ptr32(words)
     passed = now - c[C_NOW] & _MASK30
-    if passed >> 29 == 0:
-        c[C_CLOCK] += passed
+    if not passed >> 29:
+        c[C_CLOCK] = c[C_CLOCK] + passed
         c[C_NOW] = now
 
 
@@ -586,7 +586,7 @@ def establish(tcb, frame, start: int, now: int):
     t = ptr32(tcb)
     f = ptr8(int(ptr8(frame)) + start)
     window = f[14] << 8 | f[15]
-    if f[13] & SYN == 0:
+    if not f[13] & SYN:
         window <<= t[SND_SCALE]  # a SYN's is never scaled (RFC 7323 section 2.2)
     t[SND_WND] = window
     t[MAX_SND_WND] = window
@@ -619,7 +619,7 @@ def establish(tcb, frame, start: int, now: int):
     t[CWND] = cwnd
     t[RTO] = rto
     t[RETRIES] = 0
-    t[FLAGS] &= ~FLAG_RTX
+    t[FLAGS] = t[FLAGS] & ~FLAG_RTX
 
 
 @micropython.viper
@@ -699,12 +699,12 @@ def control(words, tcb, frame, flags: int, seq: int, mss: int) -> int:
     s = (s & 0xFFFF) + (s >> 16)
     h[25] = ~((s & 0xFFFF) + (s >> 16))
     h[8] = n + 20 << 8
-    t[IP_ID] += 1
+    t[IP_ID] = t[IP_ID] + 1
     h[9] = t[IP_ID]
     s = h[7] + h[8] + h[9] + h[10] + h[11] + h[13] + h[14] + h[15] + h[16]
     s = (s & 0xFFFF) + (s >> 16)
     h[12] = ~((s & 0xFFFF) + (s >> 16))
-    t[SEGMENTS_OUT] += 1
+    t[SEGMENTS_OUT] = t[SEGMENTS_OUT] + 1
     return at
 
 
@@ -730,8 +730,8 @@ def receive(source: ptr32, target: ptr32, objects, most: int) -> int:
     held = 0  # bytes beyond SND_UNA that the peer has confirmed, acknowledge() not having been told, and with how many ACKs
     acks = 0
     i = now - c[C_NOW] & _MASK30
-    if i >> 29 == 0:
-        c[C_CLOCK] += i
+    if not i >> 29:
+        c[C_CLOCK] = c[C_CLOCK] + i
         c[C_NOW] = now
     c[C_KNOWN] = 0
     while True:
@@ -742,7 +742,7 @@ def receive(source: ptr32, target: ptr32, objects, most: int) -> int:
             i = 0 - 1
             break
         if w & (_RX_ES | _RX_FS_LS) != _RX_FS_LS:
-            c[C_DROP_RECEIVE_ERROR] += 1
+            c[C_DROP_RECEIVE_ERROR] = c[C_DROP_RECEIVE_ERROR] + 1
             release(objects[O_WORDS], objects)
             most -= 1
             continue
@@ -773,7 +773,7 @@ def receive(source: ptr32, target: ptr32, objects, most: int) -> int:
             w = h[7] + h[8] + h[9] + h[10] + h[11] + h[12] + h[13] + h[14] + h[15] + h[16]
         w = (w & 0xFFFF) + (w >> 16)
         if (w & 0xFFFF) + (w >> 16) != 0xFFFF:
-            c[C_DROP_IP_CHECKSUM] += 1
+            c[C_DROP_IP_CHECKSUM] = c[C_DROP_IP_CHECKSUM] + 1
             release(objects[O_WORDS], objects)
             most -= 1
             continue
@@ -796,7 +796,7 @@ def receive(source: ptr32, target: ptr32, objects, most: int) -> int:
         room = 0
         if c[C_TAKE_SLOT] == slot + 1:
             room = c[C_TAKE_LEFT]
-            if room == 0 and end != start:
+            if not room and end != start:
                 i = 0 - 1
                 pending |= pending << 1  # take() sees to the ACK
                 break
@@ -822,7 +822,7 @@ def receive(source: ptr32, target: ptr32, objects, most: int) -> int:
         else:
             w = int(add(objects[O_FRAMES][i], w, n, 34))
         if w != 0xFFFF:
-            c[C_DROP_TCP_CHECKSUM] += 1
+            c[C_DROP_TCP_CHECKSUM] = c[C_DROP_TCP_CHECKSUM] + 1
             release(objects[O_WORDS], objects)
             most -= 1
             continue
@@ -838,7 +838,7 @@ def receive(source: ptr32, target: ptr32, objects, most: int) -> int:
         acked = ack - t[SND_UNA]
         stamp = 0
         plain = 0
-        if h[23] & 0xF7FF == 0x1000 | t[HEADER] - 34 << 2 and seq ^ t[RCV_NXT] == 0 and flags & _NOT_PLAIN | t[OUT_OF_ORDER] == 0:
+        if h[23] & 0xF7FF == 0x1000 | t[HEADER] - 34 << 2 and not seq ^ t[RCV_NXT] and not flags & _NOT_PLAIN | t[OUT_OF_ORDER]:
             if (f[48] << 8 | f[49]) << t[SND_SCALE] == t[SND_WND] and n <= t[RCV_MSS] and n <= t[RCV_ADV] - seq & _MASK30:
                 plain = n
                 if acked:
@@ -854,10 +854,10 @@ def receive(source: ptr32, target: ptr32, objects, most: int) -> int:
                     stamp = f[58] << 24 | f[59] << 16 | f[60] << 8 | f[61]
                     if h[27] != 0x0101 or h[28] != 0x0A08 or (stamp - t[TS_RECENT]) >> 31 & 1:
                         plain = 0
-        if t[RCV_SIZE] > t[RCV_RING_SIZE] and n and (plain == 0 or n > t[RCV_RING_SIZE] - t[RCV_LEN] and (n > room or t[RCV_LEN])):
+        if t[RCV_SIZE] > t[RCV_RING_SIZE] and n and (not plain or n > t[RCV_RING_SIZE] - t[RCV_LEN] and (n > room or t[RCV_LEN])):
             break  # the ring may have to grow
-        c[C_FAST_SEGMENTS] += 1
-        if plain == 0:
+        c[C_FAST_SEGMENTS] = c[C_FAST_SEGMENTS] + 1
+        if not plain:
             if held:
                 acknowledge(objects[O_WORDS], objects[O_TCBS][slot], held, acks, now)
                 held = acks = 0
@@ -865,10 +865,10 @@ def receive(source: ptr32, target: ptr32, objects, most: int) -> int:
             c[C_SEGMENT_END] = end
             arrive(objects[O_WORDS], objects, slot, objects[O_FRAMES][i], now)
         else:
-            t[SEGMENTS_IN] += 1
+            t[SEGMENTS_IN] = t[SEGMENTS_IN] + 1
             t[LAST_ARRIVAL] = now
             t[SND_WL1] = seq
-            if stamp and (t[LAST_ACK_SENT] - seq) >> 31 & 1 == 0:
+            if stamp and not (t[LAST_ACK_SENT] - seq) >> 31 & 1:
                 t[TS_RECENT] = stamp
                 t[TS_RECENT_AT] = c[C_CLOCK]
             if acked:
@@ -876,11 +876,11 @@ def receive(source: ptr32, target: ptr32, objects, most: int) -> int:
                 acks += 1
                 t[SND_WL2] = ack
             if n:
-                t[BYTES_IN] += n
+                t[BYTES_IN] = t[BYTES_IN] + n
                 t[RCV_NXT] = seq + n
                 if (seq + n - t[LAST_ACK_SENT] & _MASK30) >= t[RCV_MSS] << 1:
                     t[FLAGS] = flags | FLAG_ACK_NOW
-                elif flags & FLAG_ACK_LATER == 0:
+                elif not flags & FLAG_ACK_LATER:
                     t[FLAGS] = flags | FLAG_ACK_LATER
                     t[ACK_AT] = now + ACK_DELAY & _MASK30
                     if (t[ACK_AT] - c[C_NEXT_TIMER]) >> 29 & 1:
@@ -903,7 +903,7 @@ def receive(source: ptr32, target: ptr32, objects, most: int) -> int:
                         k = size - w
                         if k > n:
                             k = n
-                        t[RCV_LEN] += k
+                        t[RCV_LEN] = t[RCV_LEN] + k
                     n -= k
                     w = k >> 6
                     while w:
@@ -956,8 +956,8 @@ def receive(source: ptr32, target: ptr32, objects, most: int) -> int:
         if i == c[C_RX_COUNT]:
             i = 0
         c[C_RX_NEXT] = i
-        c[C_RX_RETURNED] += 1
-        c[C_FRAMES_IN] += 1
+        c[C_RX_RETURNED] = c[C_RX_RETURNED] + 1
+        c[C_FRAMES_IN] = c[C_FRAMES_IN] + 1
         most -= 1
         if t[FLAGS] & (FLAG_ACK_NOW | FLAG_OUTPUT):
             if plain:
@@ -971,7 +971,7 @@ def receive(source: ptr32, target: ptr32, objects, most: int) -> int:
         acknowledge(objects[O_WORDS], objects[O_TCBS][slot], held, acks, now)
         pending |= 1
         flags = t[FLAGS]
-        if flags & FLAG_FIN == 0 and t[SND_LEN] == t[SND_NXT] - t[SND_UNA] & _MASK30:
+        if not flags & FLAG_FIN and t[SND_LEN] == t[SND_NXT] - t[SND_UNA] & _MASK30:
             t[FLAGS] = flags & ~(FLAG_OUTPUT | FLAG_FORCE | FLAG_CWND_FULL)  # all has left already: output() would find nothing
     if pending:
         flags = t[FLAGS]
@@ -980,7 +980,7 @@ def receive(source: ptr32, target: ptr32, objects, most: int) -> int:
                 c[C_OUTPUT] = 0
             output(objects[O_WORDS], now, objects, slot)
             flags = t[FLAGS]
-        if t[RECORD_COUNT] and flags & FLAG_TIMERS == 0:
+        if t[RECORD_COUNT] and not flags & FLAG_TIMERS:
             start_timer(objects[O_WORDS], objects[O_TCBS][slot], now)
     return i + 1
 
@@ -1003,7 +1003,7 @@ def arrive(words, objects, slot: int, frame, now: int) -> int:
     start = at + (f[12] >> 4 << 2)
     n = c[C_SEGMENT_END] - start
     found = 0
-    t[SEGMENTS_IN] += 1
+    t[SEGMENTS_IN] = t[SEGMENTS_IN] + 1
     t[LAST_ARRIVAL] = now
     state = t[STATE]
     flags = t[FLAGS]
@@ -1020,13 +1020,13 @@ def arrive(words, objects, slot: int, frame, now: int) -> int:
         stamped = k & 63
         blocks = k >> 6
     if flags & FLAG_TS:
-        if stamped == 0:
-            c[C_DROP_TIMESTAMP] += 1  # RFC 7323 section 3.2
+        if not stamped:
+            c[C_DROP_TIMESTAMP] = c[C_DROP_TIMESTAMP] + 1  # RFC 7323 section 3.2
             return ARRIVED_REFUSED
         tsval = f[stamped] << 24 | f[stamped + 1] << 16 | f[stamped + 2] << 8 | f[stamped + 3]
-        if (tsval - t[TS_RECENT]) >> 31 & 1 and (c[C_CLOCK] - t[TS_RECENT_AT]) >> 31 & 1 == 0:
+        if (tsval - t[TS_RECENT]) >> 31 & 1 and not (c[C_CLOCK] - t[TS_RECENT_AT]) >> 31 & 1:
             # PAWS, RFC 7323 section 5.3; TS.Recent is valid for the 24 days that its sign can tell.
-            c[C_DROP_TIMESTAMP] += 1
+            c[C_DROP_TIMESTAMP] = c[C_DROP_TIMESTAMP] + 1
             t[FLAGS] = flags | FLAG_ACK_NOW
             return ARRIVED_REFUSED
 
@@ -1036,13 +1036,13 @@ def arrive(words, objects, slot: int, frame, now: int) -> int:
     skip = 0
     gap = 0
     quarter = ahead >> 30 & 3
-    if quarter == 0:
+    if not quarter:
         gap = ahead & _MASK30
         if gap > 0 and gap >= window:
             found = ARRIVED_REFUSED
     elif quarter == 3:
         skip = 0 - ahead & _MASK30
-        if skip == 0 or skip >= n + (f[13] & FIN):  # 0: it is 2**30 behind
+        if not skip or skip >= n + (f[13] & FIN):  # 0: it is 2**30 behind
             found = ARRIVED_REFUSED
         if n:
             t[DSACK_START] = seq
@@ -1052,12 +1052,12 @@ def arrive(words, objects, slot: int, frame, now: int) -> int:
     if found:
         # An old segment's acknowledgement is still news when it is in range (Linux and lwIP take it, too).
         if quarter == 1 or quarter == 2 or gap:
-            c[C_DROP_OUT_OF_WINDOW] += 1
+            c[C_DROP_OUT_OF_WINDOW] = c[C_DROP_OUT_OF_WINDOW] + 1
             t[FLAGS] = flags | FLAG_ACK_NOW
             return found
         skip = n
         flags |= FLAG_ACK_NOW
-    elif stamped and (t[LAST_ACK_SENT] - seq) >> 31 & 1 == 0:
+    elif stamped and not (t[LAST_ACK_SENT] - seq) >> 31 & 1:
         t[TS_RECENT] = tsval  # RFC 7323 section 4.3: so that the delay of our ACK is part of what the peer measures
         t[TS_RECENT_AT] = c[C_CLOCK]
 
@@ -1068,15 +1068,15 @@ def arrive(words, objects, slot: int, frame, now: int) -> int:
         acked = 0 - acked
         if acked >> 30 & 3 or acked & _MASK30 > t[MAX_SND_WND]:
             # Older than anything that can be on its way: who sent this guesses (RFC 5961 section 5.2).
-            c[C_DROP_BAD_ACK] += 1
+            c[C_DROP_BAD_ACK] = c[C_DROP_BAD_ACK] + 1
             t[FLAGS] = flags | FLAG_ACK_NOW
             return found | ARRIVED_REFUSED
-    elif beyond >> 31 & 1 == 0 and beyond != 0 and (flags & FLAG_TIMEOUT == 0 or (t[RECOVER] - ack) >> 31 & 1):
-        c[C_DROP_BAD_ACK] += 1
+    elif not beyond >> 31 & 1 and beyond and (not flags & FLAG_TIMEOUT or (t[RECOVER] - ack) >> 31 & 1):
+        c[C_DROP_BAD_ACK] = c[C_DROP_BAD_ACK] + 1
         t[FLAGS] = flags | FLAG_ACK_NOW
         return found | ARRIVED_REFUSED
     else:
-        if beyond >> 31 & 1 == 0 and beyond != 0:
+        if not beyond >> 31 & 1 and beyond:
             # It left before the segments were cut anew for a smaller path MTU.
             t[SND_NXT] = t[RECOVER]
             forget_flight(tcb)
@@ -1090,21 +1090,21 @@ def arrive(words, objects, slot: int, frame, now: int) -> int:
             flags = t[FLAGS]
         if flags & (FLAG_RECOVERY | FLAG_TIMEOUT | FLAG_TAIL_OUT) or blocks or t[DUPACKS] or t[SACKED]:
             recover(words, tcb, frame, acked, blocks, now)
-        elif acked == 0 and n == 0 and t[RECORD_COUNT] and wnd == t[SND_WND] and f[13] & FIN == 0:
+        elif not acked and not n and t[RECORD_COUNT] and wnd == t[SND_WND] and not f[13] & FIN:
             recover(words, tcb, frame, 0, 0, now)
-        if acked and t[RECORD_COUNT] and t[FLAGS] & FLAG_TIMERS == 0:
+        if acked and t[RECORD_COUNT] and not t[FLAGS] & FLAG_TIMERS:
             start_timer(words, tcb, now)
         newer = seq - t[SND_WL1]
-        if (newer >> 31 & 1 == 0 and newer != 0) or (newer == 0 and (ack - t[SND_WL2]) >> 31 & 1 == 0):
+        if (not newer >> 31 & 1 and newer) or (not newer and not (ack - t[SND_WL2]) >> 31 & 1):
             if wnd != t[SND_WND]:
                 if t[FLAGS] & FLAG_PERSIST and wnd > t[SND_WND]:
-                    t[FLAGS] &= ~(FLAG_PERSIST | FLAG_PROBE)
+                    t[FLAGS] = t[FLAGS] & ~(FLAG_PERSIST | FLAG_PROBE)
                     t[RETRIES] = 0
                     if t[RECORD_COUNT]:
                         forget_flight(tcb)  # a probe that had no room goes again with what follows it
-                elif wnd == 0 and t[LOST]:
+                elif not wnd and t[LOST]:
                     forget_flight(tcb)  # what is to be sent again has no room any more
-                t[FLAGS] |= FLAG_OUTPUT
+                t[FLAGS] = t[FLAGS] | FLAG_OUTPUT
                 t[SND_WND] = wnd
                 if wnd > t[MAX_SND_WND]:
                     t[MAX_SND_WND] = wnd
@@ -1115,11 +1115,11 @@ def arrive(words, objects, slot: int, frame, now: int) -> int:
     # Seventh and eighth: the text, and FIN behind it.
     n -= skip
     fin = f[13] & FIN
-    if state < ESTABLISHED or state > FIN_WAIT_2 or flags & FLAG_FIN_IN or found & ARRIVED_REFUSED or (n == 0 and fin == 0):
+    if state < ESTABLISHED or state > FIN_WAIT_2 or flags & FLAG_FIN_IN or found & ARRIVED_REFUSED or (not n and not fin):
         t[FLAGS] = flags
         return found
     start += skip
-    if n != t[RCV_MSS] and n >= 536 and (n > t[RCV_MSS] or f[13] & PSH == 0):
+    if n != t[RCV_MSS] and n >= 536 and (n > t[RCV_MSS] or not f[13] & PSH):
         t[RCV_MSS] = n  # a full segment, as this peer and path have it
     k = t[RCV_RING_SIZE] - t[RCV_LEN]
     if k > window:
@@ -1128,7 +1128,7 @@ def arrive(words, objects, slot: int, frame, now: int) -> int:
     if n > k:
         n = k
         fin = 0
-        c[C_DROP_BUFFER_FULL] += 1
+        c[C_DROP_BUFFER_FULL] = c[C_DROP_BUFFER_FULL] + 1
         flags |= FLAG_ACK_NOW
     if gap:
         # Kept where it belongs, in the receive buffer, when the list of ranges has room for it (RFC 9293 section 3.8, SHLD-31).
@@ -1136,8 +1136,8 @@ def arrive(words, objects, slot: int, frame, now: int) -> int:
         if fin:
             t[FIN_AT] = seq + n
             flags |= FLAG_FIN_AHEAD
-        if n and int(keep_range(tcb, gap, n)) == 0:
-            c[C_DROP_OUT_OF_ORDER] += 1
+        if n and not int(keep_range(tcb, gap, n)):
+            c[C_DROP_OUT_OF_ORDER] = c[C_DROP_OUT_OF_ORDER] + 1
             n = 0
     t[FLAGS] = flags
     if n:
@@ -1155,18 +1155,18 @@ def arrive(words, objects, slot: int, frame, now: int) -> int:
     if gap:
         return found
     if n:
-        t[BYTES_IN] += n
+        t[BYTES_IN] = t[BYTES_IN] + n
         if t[OUT_OF_ORDER]:
             # What waited behind this text is in order now; an ACK at once tells that the gap is closed (RFC 5681 section 4.2).
             flags |= FLAG_ACK_NOW
             n += int(join_ranges(tcb, n))
-        t[RCV_LEN] += n
-        t[RCV_NXT] += n
+        t[RCV_LEN] = t[RCV_LEN] + n
+        t[RCV_NXT] = t[RCV_NXT] + n
         found |= ARRIVED_DATA
     if flags & FLAG_FIN_AHEAD and t[FIN_AT] == t[RCV_NXT]:
         fin = FIN
     if fin:
-        t[RCV_NXT] += 1
+        t[RCV_NXT] = t[RCV_NXT] + 1
         if (t[RCV_ADV] - t[RCV_NXT]) >> 31 & 1:
             t[RCV_ADV] = t[RCV_NXT]
         flags |= FLAG_FIN_IN | FLAG_ACK_NOW
@@ -1174,7 +1174,7 @@ def arrive(words, objects, slot: int, frame, now: int) -> int:
     # RFC 9293 section 3.8.6.3: an ACK for at least every second full segment, and within a bounded delay.
     if skip or (t[RCV_NXT] - t[LAST_ACK_SENT] & _MASK30) >= t[RCV_MSS] << 1:
         flags |= FLAG_ACK_NOW
-    elif flags & FLAG_ACK_LATER == 0:
+    elif not flags & FLAG_ACK_LATER:
         flags |= FLAG_ACK_LATER
         t[ACK_AT] = now + ACK_DELAY & _MASK30
         if (t[ACK_AT] - c[C_NEXT_TIMER]) >> 29 & 1:
@@ -1202,7 +1202,7 @@ def options(words, frame) -> int:
         else:
             if f[k] == 8 and f[k + 1] == 10:
                 found |= k + 2
-            elif f[k] == 5 and found >> 6 == 0:
+            elif f[k] == 5 and not found >> 6:
                 found |= k << 6
             k += f[k + 1]
     return found
@@ -1226,7 +1226,7 @@ def acknowledge(words, tcb, acked: int, acks: int, now: int):
     if head >= t[SND_RING_SIZE]:
         head -= t[SND_RING_SIZE]
     t[SND_HEAD] = head
-    t[SND_LEN] -= text
+    t[SND_LEN] = t[SND_LEN] - text
     ack = una + acked
     t[SND_UNA] = ack
     t[RETRIES] = 0
@@ -1243,26 +1243,26 @@ def acknowledge(words, tcb, acked: int, acks: int, now: int):
         end = p[0]
         info = p[1]
         if (ack - end) >> 31 & 1:
-            if info & (R_SACKED | R_LOST) == 0:
+            if not info & (R_SACKED | R_LOST):
                 pipe -= ack - una & _MASK30
             break
-        if info & (R_SACKED | R_LOST) == 0:
+        if not info & (R_SACKED | R_LOST):
             pipe -= end - una & _MASK30
         if info & R_LOST:
-            t[LOST] -= 1
+            t[LOST] = t[LOST] - 1
         if info & R_SACKED:
-            t[SACKED] -= 1
+            t[SACKED] = t[SACKED] - 1
         else:
             rtt_now = now - (info >> 3) & _MASK29
-            if info & R_SENT_AGAIN == 0:
+            if not info & R_SENT_AGAIN:
                 rtt = rtt_now
             # RACK.rtt of a segment sent again counts only when it cannot be the first copy's (RFC 8985 section 6.2).
-            if info & R_SENT_AGAIN == 0 or rtt_now >= t[MIN_RTT]:
-                if ((info >> 3) - t[RACK_TIME]) >> 28 & 1 == 0:
+            if not info & R_SENT_AGAIN or rtt_now >= t[MIN_RTT]:
+                if not ((info >> 3) - t[RACK_TIME]) >> 28 & 1:
                     t[RACK_TIME] = info >> 3 & _MASK29
                     t[RACK_SEQ] = end
                     t[RACK_RTT] = rtt_now
-            if info & R_SENT_AGAIN == 0 and (end - t[FACK]) >> 31 & 1:
+            if not info & R_SENT_AGAIN and (end - t[FACK]) >> 31 & 1:
                 flags |= FLAG_REORDERED
         una = end
         r += 1
@@ -1272,22 +1272,22 @@ def acknowledge(words, tcb, acked: int, acks: int, now: int):
     t[RECORD_HEAD] = r
     t[RECORD_COUNT] = k
     t[PIPE] = pipe
-    if (ack - t[FACK]) >> 31 & 1 == 0:
+    if not (ack - t[FACK]) >> 31 & 1:
         t[FACK] = ack
     if rtt >= 0:
         if rtt < t[MIN_RTT]:
             t[MIN_RTT] = rtt
         # RFC 6298 section 2, in fixed point: SRTT * 8, RTTVAR * 4.
-        if t[SRTT] == 0:
+        if not t[SRTT]:
             t[SRTT] = (rtt << 3) + 1
             t[RTTVAR] = rtt << 1
         else:
             delta = rtt - (t[SRTT] >> 3)
-            t[SRTT] += delta
+            t[SRTT] = t[SRTT] + delta
             if delta < 0:
                 delta = 0 - delta
-            t[RTTVAR] += delta - (t[RTTVAR] >> 2)
-        if t[SRTT] == 0:
+            t[RTTVAR] = t[RTTVAR] + (delta - (t[RTTVAR] >> 2))
+        if not t[SRTT]:
             t[SRTT] = 1
         rto = (t[SRTT] >> 3) + t[RTTVAR]
         if rto < RTO_MIN:
@@ -1298,7 +1298,7 @@ def acknowledge(words, tcb, acked: int, acks: int, now: int):
 
     # RFC 5681 section 3.1 by bytes (RFC 3465), and only when the window was what held us back (RFC 7661).
     cwnd = t[CWND]
-    if flags & FLAG_RECOVERY == 0:
+    if not flags & FLAG_RECOVERY:
         if cwnd < t[SSTHRESH]:
             if flags & FLAG_CWND_FULL or flight << 1 >= cwnd:
                 most = mss << 1
@@ -1311,28 +1311,28 @@ def acknowledge(words, tcb, acked: int, acks: int, now: int):
                 if cwnd > t[SSTHRESH]:
                     cwnd = t[SSTHRESH]
         elif flags & FLAG_CWND_FULL:
-            if (ack - t[ROUND_SEQ]) >> 31 & 1 == 0:
+            if not (ack - t[ROUND_SEQ]) >> 31 & 1:
                 t[ROUND_SEQ] = t[SND_NXT]
                 flags |= FLAG_ROUND
                 c[C_SETTLE] = 1
             grow = t[GROW_AT]
-            if grow == 0:
+            if not grow:
                 grow = cwnd
-            t[CWND_ACKED] += text
+            t[CWND_ACKED] = t[CWND_ACKED] + text
             if t[CWND_ACKED] >= grow:
-                t[CWND_ACKED] -= grow
+                t[CWND_ACKED] = t[CWND_ACKED] - grow
                 if t[CWND_ACKED] > grow:
                     t[CWND_ACKED] = 0
                 cwnd += mss
         if cwnd > CWND_MAX:
             cwnd = CWND_MAX
-    if flags & (FLAG_RECOVERY | FLAG_TIMEOUT) and (ack - t[RECOVER]) >> 31 & 1 == 0:
+    if flags & (FLAG_RECOVERY | FLAG_TIMEOUT) and not (ack - t[RECOVER]) >> 31 & 1:
         if flags & FLAG_RECOVERY:
             cwnd = t[SSTHRESH]
         flags &= ~(FLAG_RECOVERY | FLAG_TIMEOUT)
         t[DUPACKS] = 0
     t[CWND] = cwnd
-    if t[SND_LEN] == 0:
+    if not t[SND_LEN]:
         flags &= ~FLAG_PERSIST
     t[FLAGS] = flags & ~FLAG_TIMERS | flags & FLAG_PERSIST | FLAG_OUTPUT
 
@@ -1346,7 +1346,7 @@ def start_timer(words, tcb, now: int):
     wait = t[RTO]
     kind = FLAG_RTX
     if flags & (FLAG_SACK | FLAG_RECOVERY | FLAG_TIMEOUT | FLAG_TAIL_OUT) == FLAG_SACK and t[RECORD_COUNT] > 1:
-        if t[SACKED] == 0 and t[LOST] == 0 and t[RETRIES] == 0:
+        if not t[SACKED] and not t[LOST] and not t[RETRIES]:
             tail = (t[SRTT] >> 2) + TAIL_WAIT
             if tail < wait:
                 wait = tail
@@ -1395,23 +1395,23 @@ def recover(words, tcb, frame, acked: int, blocks: int, now: int):
                 info = p[1]
                 if (right - end) >> 31 & 1:
                     break
-                if (edge - left) >> 31 & 1 == 0 and info & R_SACKED == 0:
+                if not (edge - left) >> 31 & 1 and not info & R_SACKED:
                     news = 1
-                    t[SACKED] += 1
+                    t[SACKED] = t[SACKED] + 1
                     if info & R_LOST:
-                        t[LOST] -= 1
+                        t[LOST] = t[LOST] - 1
                     else:
-                        t[PIPE] -= end - edge & _MASK30
+                        t[PIPE] = t[PIPE] - (end - edge & _MASK30)
                     p[1] = info & ~R_LOST | R_SACKED
                     rtt = now - (info >> 3) & _MASK29
-                    if info & R_SENT_AGAIN == 0 or rtt >= t[MIN_RTT]:
+                    if not info & R_SENT_AGAIN or rtt >= t[MIN_RTT]:
                         newer = (info >> 3) - t[RACK_TIME] & _MASK29
-                        if newer >> 28 & 1 == 0 and (newer or (end - t[RACK_SEQ]) >> 31 & 1 == 0):
+                        if not newer >> 28 & 1 and (newer or not (end - t[RACK_SEQ]) >> 31 & 1):
                             t[RACK_TIME] = info >> 3 & _MASK29
                             t[RACK_SEQ] = end
                             t[RACK_RTT] = rtt
                     if (end - t[FACK]) >> 31 & 1:
-                        if info & R_SENT_AGAIN == 0:
+                        if not info & R_SENT_AGAIN:
                             flags |= FLAG_REORDERED
                     else:
                         t[FACK] = end
@@ -1421,17 +1421,17 @@ def recover(words, tcb, frame, acked: int, blocks: int, now: int):
                     r = 0
                 k -= 1
 
-    if flags & FLAG_TAIL_OUT and (una - t[TAIL_SEQ]) >> 31 & 1 == 0:
+    if flags & FLAG_TAIL_OUT and not (una - t[TAIL_SEQ]) >> 31 & 1:
         # RFC 8985 section 7.4.2: did the probe repair a loss?
-        if flags & FLAG_TAIL_AGAIN == 0 or duplicate or (acked == 0 and blocks == 0):
+        if not flags & FLAG_TAIL_AGAIN or duplicate or (not acked and not blocks):
             flags &= ~(FLAG_TAIL_OUT | FLAG_TAIL_AGAIN)
         elif una != t[TAIL_SEQ]:
             flags &= ~(FLAG_TAIL_OUT | FLAG_TAIL_AGAIN)
-            if flags & (FLAG_RECOVERY | FLAG_TIMEOUT) == 0:
+            if not flags & (FLAG_RECOVERY | FLAG_TIMEOUT):
                 reduce(words, tcb, t[CWND])
 
     count = t[RECORD_COUNT]
-    if count == 0:
+    if not count:
         t[FLAGS] = flags
         return
     wait = 0
@@ -1439,7 +1439,7 @@ def recover(words, tcb, frame, acked: int, blocks: int, now: int):
         if news and t[SACKED] or flags & (FLAG_RECOVERY | FLAG_TIMEOUT):
             # RACK: lost is what left before something that has arrived, by more than the reordering window (RFC 8985 section 6.2, step 5).
             window = 0
-            if flags & FLAG_REORDERED or (t[SACKED] < _DUPTHRESH and flags & (FLAG_RECOVERY | FLAG_TIMEOUT) == 0):
+            if flags & FLAG_REORDERED or (t[SACKED] < _DUPTHRESH and not flags & (FLAG_RECOVERY | FLAG_TIMEOUT)):
                 window = (t[MIN_RTT] >> 2) + 1
                 if window > (t[SRTT] >> 3) + 1:
                     window = (t[SRTT] >> 3) + 1
@@ -1450,14 +1450,14 @@ def recover(words, tcb, frame, acked: int, blocks: int, now: int):
                 p = ptr32(base + (r << 3))
                 end = p[0]
                 info = p[1]
-                if info & (R_SACKED | R_LOST) == 0:
+                if not info & (R_SACKED | R_LOST):
                     older = t[RACK_TIME] - (info >> 3) & _MASK29
-                    if older >> 28 & 1 == 0 and (older or (end - t[RACK_SEQ]) >> 31 & 1):
+                    if not older >> 28 & 1 and (older or (end - t[RACK_SEQ]) >> 31 & 1):
                         left = t[RACK_RTT] + window - (now - (info >> 3) & _MASK29)
                         if left <= 0:
                             p[1] = info | R_LOST
-                            t[LOST] += 1
-                            t[PIPE] -= end - edge & _MASK30
+                            t[LOST] = t[LOST] + 1
+                            t[PIPE] = t[PIPE] - (end - edge & _MASK30)
                         elif left > wait:
                             wait = left
                 edge = end
@@ -1471,25 +1471,25 @@ def recover(words, tcb, frame, acked: int, blocks: int, now: int):
         if acked:
             if flags & FLAG_RECOVERY:
                 # A partial acknowledgement: the next hole (RFC 6582 section 3.2, step 3).
-                t[DUPACKS] -= int(acked // t[SND_MSS]) - 1
+                t[DUPACKS] = t[DUPACKS] - (int(acked // t[SND_MSS]) - 1)
                 if t[DUPACKS] >> 30 & 1:
                     t[DUPACKS] = 0
-                if p[1] & (R_LOST | R_SENT_AGAIN) == 0:
+                if not p[1] & (R_LOST | R_SENT_AGAIN):
                     p[1] |= R_LOST
-                    t[LOST] += 1
-                    t[PIPE] -= part
+                    t[LOST] = t[LOST] + 1
+                    t[PIPE] = t[PIPE] - part
             else:
                 t[DUPACKS] = 0
         else:
-            t[DUPACKS] += 1
+            t[DUPACKS] = t[DUPACKS] + 1
             if t[DUPACKS] >= count:
                 t[DUPACKS] = count - 1
-            if t[DUPACKS] == _DUPTHRESH and flags & FLAG_RECOVERY == 0 and (una - t[RECOVER]) >> 31 & 1 == 0 and una != t[RECOVER]:
-                if p[1] & R_LOST == 0:
+            if t[DUPACKS] == _DUPTHRESH and not flags & FLAG_RECOVERY and not (una - t[RECOVER]) >> 31 & 1 and una != t[RECOVER]:
+                if not p[1] & R_LOST:
                     p[1] |= R_LOST
-                    t[LOST] += 1
-                    t[PIPE] -= part
-    if t[LOST] and flags & (FLAG_RECOVERY | FLAG_TIMEOUT) == 0:
+                    t[LOST] = t[LOST] + 1
+                    t[PIPE] = t[PIPE] - part
+    if t[LOST] and not flags & (FLAG_RECOVERY | FLAG_TIMEOUT):
         # RFC 5681 section 3.2, 6675 section 5: the first retransmission leaves at once, the window is reduced once a flight.
         flags |= FLAG_RECOVERY | FLAG_FORCE
         t[RECOVER] = t[SND_NXT]
@@ -1539,11 +1539,11 @@ def lose(tcb):
     while k:
         p = ptr32(base + (r << 3))
         info = p[1]
-        if t[SACKED] == 0:
+        if not t[SACKED]:
             info &= ~R_SACKED
-        if info & R_SACKED == 0:
+        if not info & R_SACKED:
             info |= R_LOST
-            t[LOST] += 1
+            t[LOST] = t[LOST] + 1
         p[1] = info
         r += 1
         if r == t[RECORD_SIZE]:
@@ -1561,10 +1561,10 @@ def time_out(words, tcb):
         reduce(words, tcb, t[SND_NXT] - t[SND_UNA] & _MASK30)
     lose(tcb)
     t[CWND] = t[SND_MSS]
-    if t[FLAGS] & FLAG_TIMEOUT == 0 or (t[RECOVER] - t[SND_NXT]) >> 31 & 1:
+    if not t[FLAGS] & FLAG_TIMEOUT or (t[RECOVER] - t[SND_NXT]) >> 31 & 1:
         t[RECOVER] = t[SND_NXT]
     t[FLAGS] = t[FLAGS] & ~(FLAG_RECOVERY | FLAG_TIMERS | FLAG_TAIL_OUT | FLAG_TAIL_AGAIN) | FLAG_TIMEOUT | FLAG_FORCE | FLAG_OUTPUT
-    if t[SND_WND] == 0:
+    if not t[SND_WND]:
         forget_flight(tcb)  # nothing has room: the window is probed from here on
 
 
@@ -1572,7 +1572,7 @@ def time_out(words, tcb):
 def forget_flight(tcb):
     """Takes SND.NXT back to SND.UNA and drops all records: what was in flight is cut and sent as if it were new."""
     t = ptr32(tcb)
-    if t[FLAGS] & FLAG_TIMEOUT == 0 or (t[RECOVER] - t[SND_NXT]) >> 31 & 1:
+    if not t[FLAGS] & FLAG_TIMEOUT or (t[RECOVER] - t[SND_NXT]) >> 31 & 1:
         t[RECOVER] = t[SND_NXT]
     t[FLAGS] = t[FLAGS] & ~FLAG_RECOVERY | FLAG_TIMEOUT | FLAG_OUTPUT
     t[SND_NXT] = t[SND_UNA]
@@ -1589,7 +1589,7 @@ def lose_last(tcb):
     t = ptr32(tcb)
     base = int(ptr32(tcb)) + (RECORDS << 2)
     k = t[RECORD_COUNT]
-    if k == 0:
+    if not k:
         return
     start = t[SND_UNA]
     r = t[RECORD_HEAD]
@@ -1601,10 +1601,10 @@ def lose_last(tcb):
             r = 0
         p = ptr32(base + (r << 3))
         k -= 1
-    if p[1] & (R_SACKED | R_LOST) == 0:
+    if not p[1] & (R_SACKED | R_LOST):
         p[1] |= R_LOST
-        t[LOST] += 1
-        t[PIPE] -= p[0] - start & _MASK30
+        t[LOST] = t[LOST] + 1
+        t[PIPE] = t[PIPE] - (p[0] - start & _MASK30)
 
 
 @micropython.viper
@@ -1639,12 +1639,12 @@ def keep_range(tcb, gap: int, n: int) -> int:
     else:
         if (start - g[i << 1]) >> 31 & 1:
             g[i << 1] = start
-        elif (g[(i << 1) + 1] - end) >> 31 & 1 == 0:
+        elif not (g[(i << 1) + 1] - end) >> 31 & 1:
             t[DSACK_START] = start
             t[DSACK_END] = end
         if (g[(i << 1) + 1] - end) >> 31 & 1:
             g[(i << 1) + 1] = end
-        while i + 1 < count and (end - g[(i + 1) << 1]) >> 31 & 1 == 0:
+        while i + 1 < count and not (end - g[(i + 1) << 1]) >> 31 & 1:
             if (g[(i << 1) + 1] - g[((i + 1) << 1) + 1]) >> 31 & 1:
                 g[(i << 1) + 1] = g[((i + 1) << 1) + 1]
             k = i + 1
@@ -1666,9 +1666,9 @@ def join_ranges(tcb, n: int) -> int:
     g = ptr32(int(ptr32(tcb)) + (RANGES << 2))
     count = t[OUT_OF_ORDER]
     more = 0
-    while count and (nxt - g[0]) >> 31 & 1 == 0:
+    while count and not (nxt - g[0]) >> 31 & 1:
         step = g[1] - nxt
-        if step >> 31 & 1 == 0:
+        if not step >> 31 & 1:
             more += step & _MASK30
             nxt = g[1]
         count -= 1
@@ -1701,8 +1701,8 @@ def output(source: ptr32, target: ptr32, objects, slot: int) -> int:
     sent = 0
     news = 0
     passed = now - c[C_NOW] & _MASK30
-    if passed >> 29 == 0:
-        c[C_CLOCK] += passed
+    if not passed >> 29:
+        c[C_CLOCK] = c[C_CLOCK] + passed
         c[C_NOW] = now
     while True:
         flags = t[FLAGS]
@@ -1726,7 +1726,7 @@ def output(source: ptr32, target: ptr32, objects, slot: int) -> int:
                 r = t[RECORD_HEAD]
                 v = t[SND_UNA]
                 p = ptr32(base + (r << 3))
-                while p[1] & R_LOST == 0:
+                while not p[1] & R_LOST:
                     v = p[0]
                     r += 1
                     if r == t[RECORD_SIZE]:
@@ -1748,7 +1748,7 @@ def output(source: ptr32, target: ptr32, objects, slot: int) -> int:
                 if unsent < 0:
                     unsent = 0
                 n = t[SND_WND] - flight
-                if n > room and flags & FLAG_FORCE == 0:
+                if n > room and not flags & FLAG_FORCE:
                     if unsent > room:
                         full = FLAG_CWND_FULL
                     n = room
@@ -1763,24 +1763,24 @@ def output(source: ptr32, target: ptr32, objects, slot: int) -> int:
                 if n < 0:
                     n = 0
                 if flags & FLAG_PROBE and unsent:
-                    if n == 0:
+                    if not n:
                         n = 1
                 elif n and n < mss:
                     if n < unsent:
                         # Cut short by the window: worth sending when it is half of what the peer ever offered, or the persist timer ends.
                         if n << 1 < t[MAX_SND_WND]:
                             n = 0
-                    elif flight and flags & (FLAG_NODELAY | FLAG_FIN) == 0:
+                    elif flight and not flags & (FLAG_NODELAY | FLAG_FIN):
                         n = 0
-                if flags & FLAG_FIN and flags & FLAG_FIN_ACKED == 0 and n == unsent and flight <= t[SND_LEN] and (n < k or k == mss):
+                if flags & FLAG_FIN and not flags & FLAG_FIN_ACKED and n == unsent and flight <= t[SND_LEN] and (n < k or k == mss):
                     fin = FIN
-                if unsent and n == 0 and flight == 0 and flags & FLAG_PERSIST == 0:
+                if unsent and not n and not flight and not flags & FLAG_PERSIST:
                     flags = flags & ~FLAG_TIMERS | FLAG_PERSIST
                     t[RETRIES] = 0
                     t[RTX_AT] = now + t[RTO] & _MASK30
                     if (t[RTX_AT] - c[C_NEXT_TIMER]) >> 29 & 1:
                         c[C_NEXT_TIMER] = t[RTX_AT]
-            if n == 0 and fin == 0 and flags & FLAG_ACK_NOW == 0:
+            if not n and not fin and not flags & FLAG_ACK_NOW:
                 t[FLAGS] = flags & ~(FLAG_OUTPUT | FLAG_FORCE | FLAG_CWND_FULL) | full
                 if news:
                     start_timer(objects[O_WORDS], tcb, now)
@@ -1790,7 +1790,7 @@ def output(source: ptr32, target: ptr32, objects, slot: int) -> int:
         d = ptr32((c[C_TX_RING] | c[C_TX_RING + 1] << 32) + (i << 5))
         if d[0] >> 31 & 1:
             c[C_TX_FULL] = 1
-            c[C_OUTPUT] = slot + 1 if c[C_OUTPUT] == 0 or c[C_OUTPUT] == slot + 1 else SEVERAL
+            c[C_OUTPUT] = slot + 1 if not c[C_OUTPUT] or c[C_OUTPUT] == slot + 1 else SEVERAL
             t[FLAGS] = flags | FLAG_OUTPUT
             if news:
                 start_timer(objects[O_WORDS], tcb, now)
@@ -1926,7 +1926,7 @@ def output(source: ptr32, target: ptr32, objects, slot: int) -> int:
                     target = ptr32(int(target) + 1)
                     source = ptr32(int(source) + 1)
                     k -= 1
-                if rest == 0:
+                if not rest:
                     break
                 k = rest
                 rest = 0
@@ -1963,7 +1963,7 @@ def output(source: ptr32, target: ptr32, objects, slot: int) -> int:
         total += 20
         f[16] = total >> 8
         f[17] = total
-        t[IP_ID] += 1
+        t[IP_ID] = t[IP_ID] + 1
         h[9] = t[IP_ID]
         s = h[7] + h[8] + h[9] + h[10] + h[11] + h[13] + h[14] + h[15] + h[16]
         s = (s & 0xFFFF) + (s >> 16)
@@ -1980,24 +1980,24 @@ def output(source: ptr32, target: ptr32, objects, slot: int) -> int:
             if i == c[C_TX_COUNT]:
                 i = 0
             c[C_TX_NEXT] = i
-            c[C_TX_QUEUED] += 1
-            c[C_FRAMES_OUT] += 1
+            c[C_TX_QUEUED] = c[C_TX_QUEUED] + 1
+            c[C_FRAMES_OUT] = c[C_FRAMES_OUT] + 1
         sent += 1
 
-        t[SEGMENTS_OUT] += 1
+        t[SEGMENTS_OUT] = t[SEGMENTS_OUT] + 1
         t[LAST_ACK_SENT] = t[RCV_NXT]
         flags &= ~(FLAG_ACK_NOW | FLAG_ACK_LATER)
         if n or fin:
             v = t[SND_UNA] + offset + n + fin
-            t[PIPE] += n + fin
-            t[BYTES_OUT] += n
+            t[PIPE] = t[PIPE] + (n + fin)
+            t[BYTES_OUT] = t[BYTES_OUT] + n
             if again >= 0:
                 p = ptr32(base + (again << 3))
                 p[1] = (now & _MASK29) << 3 | R_SENT_AGAIN
-                t[LOST] -= 1
-                t[RETRANSMITS] += 1
+                t[LOST] = t[LOST] - 1
+                t[RETRANSMITS] = t[RETRANSMITS] + 1
             else:
-                if flight == 0:
+                if not flight:
                     if now - t[PROGRESS_AT] & _MASK30 > t[RTO] and t[CWND] > mss * 10:
                         t[CWND] = mss * 10  # what it measured is old (RFC 5681 section 4.1)
                     t[PROGRESS_AT] = now
@@ -2007,11 +2007,11 @@ def output(source: ptr32, target: ptr32, objects, slot: int) -> int:
                 p = ptr32(base + (r << 3))
                 p[0] = v
                 p[1] = (now & _MASK29) << 3
-                t[RECORD_COUNT] += 1 - merge
+                t[RECORD_COUNT] = t[RECORD_COUNT] + (1 - merge)
                 t[SND_NXT] = v
             flags &= ~(FLAG_FORCE | FLAG_PROBE)
             # New text restarts the tail loss probe's timer, nothing restarts the RTO's (RFC 6298 section 5.1, 8985 section 7.2).
-            if flags & (FLAG_RTX | FLAG_PERSIST | FLAG_REORDER) == 0:
+            if not flags & (FLAG_RTX | FLAG_PERSIST | FLAG_REORDER):
                 news = 1
         t[FLAGS] = flags
         if flags & FLAG_LOOP:
@@ -2058,7 +2058,7 @@ def sack(tcb, frame, at: int) -> int:
         elif i == 0 - 1:
             left = g[recent << 1]
             right = g[(recent << 1) + 1]
-            if t[OUT_OF_ORDER] == 0:
+            if not t[OUT_OF_ORDER]:
                 right = left
         else:
             left = g[i << 1]
@@ -2092,7 +2092,7 @@ def expired(words, objects, start: int, now: int) -> int:
     """
     c = ptr32(words)
     tcbs = objects[O_TCBS]
-    if start == 0:
+    if not start:
         c[C_NEXT_TIMER] = now + 0x1FFFFFFE & _MASK30
     count = int(len(tcbs))
     while start < count:
@@ -2100,17 +2100,17 @@ def expired(words, objects, start: int, now: int) -> int:
         flags = t[FLAGS]
         hit = 0
         if flags & FLAG_TIMERS:
-            if (now - t[RTX_AT]) >> 29 & 1 == 0:
+            if not (now - t[RTX_AT]) >> 29 & 1:
                 hit = 1
             elif (t[RTX_AT] - c[C_NEXT_TIMER]) >> 29 & 1:
                 c[C_NEXT_TIMER] = t[RTX_AT]
         if flags & FLAG_ACK_LATER:
-            if (now - t[ACK_AT]) >> 29 & 1 == 0:
+            if not (now - t[ACK_AT]) >> 29 & 1:
                 hit = 1
             elif (t[ACK_AT] - c[C_NEXT_TIMER]) >> 29 & 1:
                 c[C_NEXT_TIMER] = t[ACK_AT]
         if flags & FLAG_WAIT:
-            if (now - t[WAIT_AT]) >> 29 & 1 == 0:
+            if not (now - t[WAIT_AT]) >> 29 & 1:
                 hit = 1
             elif (t[WAIT_AT] - c[C_NEXT_TIMER]) >> 29 & 1:
                 c[C_NEXT_TIMER] = t[WAIT_AT]
@@ -2176,14 +2176,14 @@ def read(target: ptr32, slot: ptr32, objects, at: int, n: int, keep: int) -> int
         target = ptr32(int(target) + k)
     if not keep:
         t[RCV_HEAD] = head
-        t[RCV_LEN] -= n
+        t[RCV_LEN] = t[RCV_LEN] - n
         # As skip(), which would cost a call.
         opened = t[RCV_SIZE] - t[RCV_LEN] - (t[RCV_ADV] - t[RCV_NXT] & _MASK30)
         step = t[RCV_MSS] << 1
         if step > t[RCV_SIZE] >> 1:
             step = t[RCV_SIZE] >> 1
         if opened >= step:
-            t[FLAGS] |= FLAG_ACK_NOW
+            t[FLAGS] = t[FLAGS] | FLAG_ACK_NOW
     return n
 
 
@@ -2196,13 +2196,13 @@ def skip(objects, slot: int, n: int):
     if head >= t[RCV_RING_SIZE]:
         head -= t[RCV_RING_SIZE]
     t[RCV_HEAD] = head
-    t[RCV_LEN] -= n
+    t[RCV_LEN] = t[RCV_LEN] - n
     opened = size - t[RCV_LEN] - (t[RCV_ADV] - t[RCV_NXT] & _MASK30)
     step = t[RCV_MSS] << 1
     if step > size >> 1:
         step = size >> 1
     if opened >= step:
-        t[FLAGS] |= FLAG_ACK_NOW
+        t[FLAGS] = t[FLAGS] | FLAG_ACK_NOW
 
 
 @micropython.viper
@@ -2277,13 +2277,13 @@ def put(source: ptr32, target: ptr32, objects, slot: int, start: int, n: int) ->
             target = ptr32(int(target) + 1)
             source = ptr32(int(source) + 1)
             k -= 1
-        if rest == 0:
+        if not rest:
             break
         k = rest
         rest = 0
         target = ptr32(v)
-    t[SND_LEN] += n
-    t[FLAGS] |= FLAG_OUTPUT
+    t[SND_LEN] = t[SND_LEN] + n
+    t[FLAGS] = t[FLAGS] | FLAG_OUTPUT
     output(objects[O_WORDS], objects[O_CLOCK](), objects, slot)
     if c[C_TX_QUEUED]:
         c[C_TX_QUEUED] = 0
@@ -2356,13 +2356,13 @@ def take(self, buffer, at: int, n: int) -> int:
         c[C_TAKE_END + 1] = address
         c[C_TAKE_LEFT] = left
         c[C_TAKE_SLOT] = slot + 1
-        if ring[c[C_RX_NEXT] << 3] >> 31 & 1 == 0:
+        if not ring[c[C_RX_NEXT] << 3] >> 31 & 1:
             receive(words, c[C_NOW], objects, c[C_RX_COUNT])
         if c[C_TAKE_LEFT] == n:
             objects[O_POLL]()
         c[C_TAKE_SLOT] = 0
         left = c[C_TAKE_LEFT]
-        if left and t[RCV_LEN] and t[FLAGS] & FLAG_ORPHAN == 0:  # a callback may have closed the socket
+        if left and t[RCV_LEN] and not t[FLAGS] & FLAG_ORPHAN:  # a callback may have closed the socket
             left -= int(read(buffer, slot, objects, at + n - left, left, 0))
     due = c[C_SETTLE]
     if t[FLAGS] & FLAG_ACK_NOW and t[STATE] >= ESTABLISHED:
@@ -2370,9 +2370,9 @@ def take(self, buffer, at: int, n: int) -> int:
         if c[C_EVERY_FRAME_SLOW] or t[FLAGS] & FLAG_LOOP:
             c[C_OUTPUT] = SEVERAL
             due = 1
-        elif left == 0 and ring[c[C_RX_NEXT] << 3] >> 31 & 1 == 0:
+        elif not left and not ring[c[C_RX_NEXT] << 3] >> 31 & 1:
             # The ACK leaves behind the last of the frames that wait: with the next call, or a poll.
-            c[C_OUTPUT] = slot + 1 if c[C_OUTPUT] == 0 or c[C_OUTPUT] == slot + 1 else SEVERAL
+            c[C_OUTPUT] = slot + 1 if not c[C_OUTPUT] or c[C_OUTPUT] == slot + 1 else SEVERAL
         else:
             if c[C_OUTPUT] == slot + 1:
                 c[C_OUTPUT] = 0
@@ -2406,7 +2406,7 @@ def text(self, n: int):
     if c[C_ENTERED] or slot < 0:
         return None
     t = ptr32(objects[O_TCBS][slot])
-    if t[RCV_LEN] == 0:
+    if not t[RCV_LEN]:
         objects[O_POLL]()
     if n > t[RCV_LEN]:
         n = t[RCV_LEN]
@@ -2418,7 +2418,7 @@ def text(self, n: int):
         return None  # a callback has read
     skip(objects, slot, n)
     if t[FLAGS] & FLAG_ACK_NOW:
-        c[C_OUTPUT] = slot + 1 if c[C_OUTPUT] == 0 or c[C_OUTPUT] == slot + 1 else SEVERAL
+        c[C_OUTPUT] = slot + 1 if not c[C_OUTPUT] or c[C_OUTPUT] == slot + 1 else SEVERAL
         objects[O_POLL]()
     return data
 
@@ -2458,8 +2458,8 @@ def write(objects, slot: int, buffer, start: int, n: int) -> int:
     copy(ring, buffer, first, tail, start)
     if n > first:
         copy(ring, buffer, n - first, 0, start + first)
-    t[SND_LEN] += n
-    t[FLAGS] |= FLAG_OUTPUT
+    t[SND_LEN] = t[SND_LEN] + n
+    t[FLAGS] = t[FLAGS] | FLAG_OUTPUT
     return n
 
 
@@ -2533,8 +2533,8 @@ def bind(stack):
             return
         now = int(objects[O_CLOCK]()) & _MASK30
         k = now - c[C_NOW] & _MASK30
-        if k >> 29 == 0:
-            c[C_CLOCK] += k
+        if not k >> 29:
+            c[C_CLOCK] = c[C_CLOCK] + k
             c[C_NOW] = now
         taker = c[C_TAKE_SLOT]
         c[C_TAKE_SLOT] = 0  # what may raise an exception, or run for long, must not leave the program's buffer behind
@@ -2572,11 +2572,11 @@ def bind(stack):
             else:
                 ring = ptr32(c[C_TX_RING] | c[C_TX_RING + 1] << 32)
                 k = _BURSTS_A_POLL
-                while k and c[C_OUTPUT] and ring[c[C_TX_NEXT] << 3] >> 31 & 1 == 0:
+                while k and c[C_OUTPUT] and not ring[c[C_TX_NEXT] << 3] >> 31 & 1:
                     due |= int(resume(words, objects, now))
                     flush()
                     k -= 1
-        if (now - c[C_NEXT_TIMER]) >> 29 & 1 == 0 and int(expired(words, objects, 0, now)) >= 0:
+        if not (now - c[C_NEXT_TIMER]) >> 29 & 1 and int(expired(words, objects, 0, now)) >= 0:
             c[C_NEXT_TIMER] = now
             due = 1
         if due or (c[C_SLOW_AT] - now - 1 & _MASK30) >> SOON or (c[C_DRIVER_AT] - now - 1 & _MASK30) >> SOON:
