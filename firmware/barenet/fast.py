@@ -2206,115 +2206,109 @@ def skip(objects, slot: int, n: int):
 
 
 @micropython.viper
-def put(source: ptr32, target: ptr32, objects, slot: int, start: int, n: int) -> int:
-    """Copies at most n bytes from buffer[start:] into the send buffer and sends what may leave: put(buffer, words, …).
+def push(source: ptr32, target: ptr32, data, connection, polls: int) -> int:
+    """Copies `data` into the send buffer and sends what may leave, with a poll where there is no room, `polls` of them at most.
 
-    Returns how many fitted; -1 when plain Python must look: not open for writing, in the middle of a change, observed, a peer on this board,
-    or a ring that must grow. The arguments have the names and types of what the copying loop uses, as in output().
-    """
-    c = target
-    if slot < 0 or c[C_ENTERED] | c[C_EVERY_FRAME_SLOW]:
-        return -1
-    t = ptr32(objects[O_TCBS][slot])
-    if t[STATE] != ESTABLISHED and t[STATE] != CLOSE_WAIT or t[FLAGS] & (FLAG_FIN | FLAG_LOOP):
-        return -1
-    size = t[SND_RING_SIZE]
-    k = size - t[SND_LEN]
-    if n > k:
-        if size < t[SND_SIZE]:
-            return -1  # the ring must grow
-        n = k
-    if n <= 0:
-        return 0
-    k = t[SND_HEAD] + t[SND_LEN]
-    if k >= size:
-        k -= size
-    v = t[SND_RING] | t[SND_RING + 1] << 32
-    source = ptr32(int(source) + start)
-    target = ptr32(v + k)
-    k = size - k
-    if k > n:
-        k = n
-    rest = n - k
-    while True:
-        while k >= 64:
-            target[0] = source[0]
-            target[1] = source[1]
-            target[2] = source[2]
-            target[3] = source[3]
-            target[4] = source[4]
-            target[5] = source[5]
-            target[6] = source[6]
-            target[7] = source[7]
-            target[8] = source[8]
-            target[9] = source[9]
-            target[10] = source[10]
-            target[11] = source[11]
-            target[12] = source[12]
-            target[13] = source[13]
-            target[14] = source[14]
-            target[15] = source[15]
-            target = ptr32(int(target) + 64)
-            source = ptr32(int(source) + 64)
-            k -= 64
-        while k >= 16:
-            target[0] = source[0]
-            target[1] = source[1]
-            target[2] = source[2]
-            target[3] = source[3]
-            target = ptr32(int(target) + 16)
-            source = ptr32(int(source) + 16)
-            k -= 16
-        while k >= 4:
-            target[0] = source[0]
-            target = ptr32(int(target) + 4)
-            source = ptr32(int(source) + 4)
-            k -= 4
-        while k:
-            last = ptr8(target)
-            byte = ptr8(source)
-            last[0] = byte[0]
-            target = ptr32(int(target) + 1)
-            source = ptr32(int(source) + 1)
-            k -= 1
-        if not rest:
-            break
-        k = rest
-        rest = 0
-        target = ptr32(v)
-    t[SND_LEN] = t[SND_LEN] + n
-    t[FLAGS] = t[FLAGS] | FLAG_OUTPUT
-    output(objects[O_WORDS], objects[O_CLOCK](), objects, slot)
-    if c[C_TX_QUEUED]:
-        c[C_TX_QUEUED] = 0
-        objects[O_TRANSMIT]()
-    return n
-
-
-@micropython.viper
-def push(self, data, polls: int) -> int:
-    """Connection.push(): hands `data` to put() as far as there is room, with a poll where there is none, `polls` of them at most.
-
-    Returns how many bytes of it were taken. That is fewer when plain Python must wait, or look: for the kind of object, too.
+    push(data, words, data, connection, polls) returns how many bytes were taken. That is fewer when plain Python must wait, or look: for the
+    kind of object, a connection that is not open for writing, observed, or to this board, a ring that must grow. The first arguments have
+    the names and types of what the copying loop uses, as in output().
     """
     kind = _type(data)
-    done = 0
-    if kind is _bytes or kind is _bytearray or kind is _memoryview:
-        objects = self.tcp.objects
-        words = objects[O_WORDS]
-        slot = int(self.slot)
-        n = int(_len(data))
-        while done < n:
-            k = int(put(data, words, objects, slot, done, n - done))
-            if k > 0:
-                done += k
-            elif k < 0 or polls <= 0:
+    if not (kind is _bytes or kind is _bytearray or kind is _memoryview):
+        return 0
+    c = target
+    objects = connection.tcp.objects
+    left = int(_len(data))
+    first = int(source)
+    end = first + left
+    now = 0 - 1
+    while left:
+        slot = int(connection.slot)  # a callback may have closed the socket
+        if slot < 0 or c[C_ENTERED] | c[C_EVERY_FRAME_SLOW]:
+            break
+        t = ptr32(objects[O_TCBS][slot])
+        if t[STATE] != ESTABLISHED and t[STATE] != CLOSE_WAIT or t[FLAGS] & (FLAG_FIN | FLAG_LOOP):
+            break
+        size = t[SND_RING_SIZE]
+        n = left
+        k = size - t[SND_LEN]
+        if n > k:
+            if size < t[SND_SIZE]:
+                break  # the ring must grow
+            n = k
+        if n <= 0:
+            if polls <= 0:
                 break
-            else:
-                polls -= 1
-                objects[O_POLL]()
-                slot = int(self.slot)  # a callback may have closed the socket
-    return done
+            polls -= 1
+            objects[O_POLL]()
+            now = c[C_NOW]
+            continue
+        k = t[SND_HEAD] + t[SND_LEN]
+        if k >= size:
+            k -= size
+        v = t[SND_RING] | t[SND_RING + 1] << 32
+        source = ptr32(end - left)
+        left -= n
+        target = ptr32(v + k)
+        k = size - k
+        if k > n:
+            k = n
+        rest = n - k
+        while True:
+            while k >= 64:
+                target[0] = source[0]
+                target[1] = source[1]
+                target[2] = source[2]
+                target[3] = source[3]
+                target[4] = source[4]
+                target[5] = source[5]
+                target[6] = source[6]
+                target[7] = source[7]
+                target[8] = source[8]
+                target[9] = source[9]
+                target[10] = source[10]
+                target[11] = source[11]
+                target[12] = source[12]
+                target[13] = source[13]
+                target[14] = source[14]
+                target[15] = source[15]
+                target = ptr32(int(target) + 64)
+                source = ptr32(int(source) + 64)
+                k -= 64
+            while k >= 16:
+                target[0] = source[0]
+                target[1] = source[1]
+                target[2] = source[2]
+                target[3] = source[3]
+                target = ptr32(int(target) + 16)
+                source = ptr32(int(source) + 16)
+                k -= 16
+            while k >= 4:
+                target[0] = source[0]
+                target = ptr32(int(target) + 4)
+                source = ptr32(int(source) + 4)
+                k -= 4
+            while k:
+                last = ptr8(target)
+                byte = ptr8(source)
+                last[0] = byte[0]
+                target = ptr32(int(target) + 1)
+                source = ptr32(int(source) + 1)
+                k -= 1
+            if not rest:
+                break
+            k = rest
+            rest = 0
+            target = ptr32(v)
+        t[SND_LEN] = t[SND_LEN] + n
+        t[FLAGS] = t[FLAGS] | FLAG_OUTPUT
+        if now < 0:
+            now = int(objects[O_CLOCK]())
+        output(objects[O_WORDS], now, objects, slot)
+        if c[C_TX_QUEUED]:
+            c[C_TX_QUEUED] = 0
+            objects[O_TRANSMIT]()
+    return end - left - first
 
 
 @micropython.viper

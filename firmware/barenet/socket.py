@@ -676,7 +676,7 @@ class socket(io.IOBase):
         earlier datagram found no receiver.
         """
         if self._connection is not None:
-            done = self._connection.push(data, 1)
+            done = fast.push(data, self._stack.words, data, self._connection, 1)
             if done > 0:
                 return done
         else:
@@ -702,7 +702,7 @@ class socket(io.IOBase):
         """Hands over all of `data`. Raises OSError as send() does; how much was sent before is then not known."""
         done = 0
         if self._connection is not None:
-            done = self._connection.push(data, _POLLS)
+            done = fast.push(data, self._stack.words, data, self._connection, _POLLS)
             if done and done == len(data):
                 return
         self._sendall(data, flags, done)
@@ -752,12 +752,10 @@ class socket(io.IOBase):
         write(data, n): only its first n; write(data, offset, n): n from an offset on. A non-blocking socket takes what
         fits, and returns None when that is nothing.
         """
-        done = 0
-        if offset is None and self._connection is not None:
-            done = self._connection.push(data, _POLLS)
-            if done and done == len(data):
-                return done
-        return self._write(data, offset, n, done)
+        if offset is not None or self._connection is None:
+            return self._write(data, offset, n, 0)
+        n = fast.push(data, self._stack.words, data, self._connection, _POLLS)
+        return n if n and n == len(data) else self._write(data, None, None, n)
 
     def _write(self, data, offset, n, done):
         # The rest of write(): `done` bytes have been handed over.
@@ -1001,9 +999,6 @@ class socket(io.IOBase):
         if not self._wait(_writable, connection, timeout):
             return -1
         stack = self._stack
-        done = fast.put(data, stack.words, stack.objects, connection.slot, at, n)
-        if done > 0:
-            return done
         stack.enter()
         try:
             n = connection.write(data, at, n)

@@ -151,7 +151,6 @@ class Connection:
     take = fast.take
     text = fast.text
     fill = fast.fill
-    push = fast.push
     _move = move
 
     def __init__(self, tcp, rcvbuf, sndbuf):
