@@ -1695,9 +1695,10 @@ def output(source: ptr32, target: ptr32, objects, slot: int) -> int:
     """
     c = source
     now = int(target) & _MASK30
-    tcb = objects[O_TCBS][slot]
-    t = ptr32(tcb)
-    base = int(ptr32(tcb)) + (RECORDS << 2)
+    t = ptr32(c[C_TCB] | c[C_TCB + 1] << 32)
+    if c[C_SLOT] != slot + 1:
+        t = ptr32(objects[O_TCBS][slot])
+    base = int(t) + (RECORDS << 2)
     sent = 0
     news = 0
     passed = now - c[C_NOW] & _MASK30
@@ -1754,7 +1755,7 @@ def output(source: ptr32, target: ptr32, objects, slot: int) -> int:
                     n = room
                 k = mss
                 if t[RECORD_COUNT] == t[RECORD_SIZE]:
-                    k = int(last_room(tcb))
+                    k = int(last_room(objects[O_TCBS][slot]))
                     merge = 1
                 if n > k:
                     n = k
@@ -1783,7 +1784,7 @@ def output(source: ptr32, target: ptr32, objects, slot: int) -> int:
             if not n and not fin and not flags & FLAG_ACK_NOW:
                 t[FLAGS] = flags & ~(FLAG_OUTPUT | FLAG_FORCE | FLAG_CWND_FULL) | full
                 if news:
-                    start_timer(objects[O_WORDS], tcb, now)
+                    start_timer(objects[O_WORDS], objects[O_TCBS][slot], now)
                 return sent
 
         i = c[C_TX_NEXT]
@@ -1793,7 +1794,7 @@ def output(source: ptr32, target: ptr32, objects, slot: int) -> int:
             c[C_OUTPUT] = slot + 1 if not c[C_OUTPUT] or c[C_OUTPUT] == slot + 1 else SEVERAL
             t[FLAGS] = flags | FLAG_OUTPUT
             if news:
-                start_timer(objects[O_WORDS], tcb, now)
+                start_timer(objects[O_WORDS], objects[O_TCBS][slot], now)
             return sent
         source = ptr32(int(c) + (c[C_RX_COUNT] + i << 3))
         out = source[C_FRAMES] | source[C_FRAMES + 1] << 32
@@ -1864,7 +1865,7 @@ def output(source: ptr32, target: ptr32, objects, slot: int) -> int:
             f[64] = v >> 8
             f[65] = v
         if ranges:
-            at = int(sack(tcb, objects[O_FRAMES][c[C_RX_COUNT] + i], at))
+            at = int(sack(objects[O_TCBS][slot], objects[O_FRAMES][c[C_RX_COUNT] + i], at))
             f[46] = (at - 34) << 2
         s = t[PSEUDO_SUM] + h[17] + h[18] + h[19] + h[20] + h[21] + h[22] + h[23] + h[24]
         if at > 54:
@@ -2016,7 +2017,7 @@ def output(source: ptr32, target: ptr32, objects, slot: int) -> int:
         t[FLAGS] = flags
         if flags & FLAG_LOOP:
             if news:
-                start_timer(objects[O_WORDS], tcb, now)
+                start_timer(objects[O_WORDS], objects[O_TCBS][slot], now)
             return sent
 
 
@@ -2226,7 +2227,9 @@ def push(source: ptr32, target: ptr32, data, connection, polls: int) -> int:
         slot = int(connection.slot)  # a callback may have closed the socket
         if slot < 0 or c[C_ENTERED] | c[C_EVERY_FRAME_SLOW]:
             break
-        t = ptr32(objects[O_TCBS][slot])
+        t = ptr32(c[C_TCB] | c[C_TCB + 1] << 32)
+        if c[C_SLOT] != slot + 1:
+            t = ptr32(objects[O_TCBS][slot])
         if t[STATE] != ESTABLISHED and t[STATE] != CLOSE_WAIT or t[FLAGS] & (FLAG_FIN | FLAG_LOOP):
             break
         size = t[SND_RING_SIZE]
