@@ -709,8 +709,8 @@ def control(words, tcb, frame, flags: int, seq: int, mss: int) -> int:
 
 
 @micropython.viper
-def receive(source: ptr32, target: ptr32, objects, most: int) -> int:
-    """Walks the receive ring and handles whole segments of open connections: receive(words, now, objects, most).
+def receive(source: ptr32, target: ptr32, objects, most: int, words) -> int:
+    """Walks the receive ring and handles whole segments of open connections: receive(words, now, objects, most, words).
 
     Returns the index + 1 of a frame that plain Python must look at (then call release), 0 when no frame waits or `most` have been handled
     or the program's buffer is full (see take), or -1 when the transmit ring is full: the driver should transmit, then call again.
@@ -743,7 +743,7 @@ def receive(source: ptr32, target: ptr32, objects, most: int) -> int:
             break
         if w & (_RX_ES | _RX_FS_LS) != _RX_FS_LS:
             c[C_DROP_RECEIVE_ERROR] = c[C_DROP_RECEIVE_ERROR] + 1
-            release(objects[O_WORDS], objects)
+            release(words, objects)
             most -= 1
             continue
         n = (w >> 16 & 0x3FFF) - FCS
@@ -754,7 +754,7 @@ def receive(source: ptr32, target: ptr32, objects, most: int) -> int:
         # Fast: IPv4 (0x0800) with a header of 5 words, TCP, no fragment, to our address.
         if c[C_EVERY_FRAME_SLOW] or n < 54 or h[6] != 0x0008 or f[14] != 0x45 or f[23] != 6 or h[10] & 0xFFBF:
             if f[23] == 17 and c[C_ENDPOINT]:
-                n = int(objects[O_DATAGRAMS](objects[O_WORDS], objects))
+                n = int(objects[O_DATAGRAMS](words, objects))
                 if n < 0:
                     i = 0 - 1  # it went to the program; the others wait for its next call, or a poll
                     break
@@ -774,7 +774,7 @@ def receive(source: ptr32, target: ptr32, objects, most: int) -> int:
         w = (w & 0xFFFF) + (w >> 16)
         if (w & 0xFFFF) + (w >> 16) != 0xFFFF:
             c[C_DROP_IP_CHECKSUM] = c[C_DROP_IP_CHECKSUM] + 1
-            release(objects[O_WORDS], objects)
+            release(words, objects)
             most -= 1
             continue
         start = 34 + (f[46] >> 4 << 2)
@@ -789,7 +789,7 @@ def receive(source: ptr32, target: ptr32, objects, most: int) -> int:
                 i = 0 - 2
                 break
             slot = k
-            point(objects[O_WORDS], C_TCB, objects[O_TCBS][slot])
+            point(words, C_TCB, objects[O_TCBS][slot])
             c[C_SLOT] = slot + 1
             t = ptr32(c[C_TCB] | c[C_TCB + 1] << 32)
         flags = t[FLAGS]
@@ -823,7 +823,7 @@ def receive(source: ptr32, target: ptr32, objects, most: int) -> int:
             w = int(add(objects[O_FRAMES][i], w, n, 34))
         if w != 0xFFFF:
             c[C_DROP_TCP_CHECKSUM] = c[C_DROP_TCP_CHECKSUM] + 1
-            release(objects[O_WORDS], objects)
+            release(words, objects)
             most -= 1
             continue
         n = end - start
@@ -859,11 +859,11 @@ def receive(source: ptr32, target: ptr32, objects, most: int) -> int:
         c[C_FAST_SEGMENTS] = c[C_FAST_SEGMENTS] + 1
         if not plain:
             if held:
-                acknowledge(objects[O_WORDS], objects[O_TCBS][slot], held, acks, now)
+                acknowledge(words, objects, slot, held, acks, now)
                 held = acks = 0
             c[C_SEGMENT] = 34
             c[C_SEGMENT_END] = end
-            arrive(objects[O_WORDS], objects, slot, objects[O_FRAMES][i], now)
+            arrive(words, objects, slot, objects[O_FRAMES][i], now)
         else:
             t[SEGMENTS_IN] = t[SEGMENTS_IN] + 1
             t[LAST_ARRIVAL] = now
@@ -963,12 +963,12 @@ def receive(source: ptr32, target: ptr32, objects, most: int) -> int:
             if plain:
                 pending = 1
             else:
-                output(objects[O_WORDS], now, objects, slot)
+                output(words, now, objects, slot)
                 if c[C_TX_FULL]:
                     i = 0 - 2
                     break
     if held:
-        acknowledge(objects[O_WORDS], objects[O_TCBS][slot], held, acks, now)
+        acknowledge(words, objects, slot, held, acks, now)
         pending |= 1
         flags = t[FLAGS]
         if not flags & FLAG_FIN and t[SND_LEN] == t[SND_NXT] - t[SND_UNA] & _MASK30:
@@ -978,10 +978,10 @@ def receive(source: ptr32, target: ptr32, objects, most: int) -> int:
         if flags & FLAG_OUTPUT or flags & FLAG_ACK_NOW and pending == 1:
             if c[C_OUTPUT] == slot + 1:
                 c[C_OUTPUT] = 0
-            output(objects[O_WORDS], now, objects, slot)
+            output(words, now, objects, slot)
             flags = t[FLAGS]
         if t[RECORD_COUNT] and not flags & FLAG_TIMERS:
-            start_timer(objects[O_WORDS], objects[O_TCBS][slot], now)
+            start_timer(words, objects[O_TCBS][slot], now)
     return i + 1
 
 
@@ -1086,7 +1086,7 @@ def arrive(words, objects, slot: int, frame, now: int) -> int:
         wnd = (f[14] << 8 | f[15]) << t[SND_SCALE]
         t[FLAGS] = flags
         if acked:
-            acknowledge(words, tcb, acked, 1, now)
+            acknowledge(words, objects, slot, acked, 1, now)
             flags = t[FLAGS]
         if flags & (FLAG_RECOVERY | FLAG_TIMEOUT | FLAG_TAIL_OUT) or blocks or t[DUPACKS] or t[SACKED]:
             recover(words, tcb, frame, acked, blocks, now)
@@ -1209,10 +1209,12 @@ def options(words, frame) -> int:
 
 
 @micropython.viper
-def acknowledge(words, tcb, acked: int, acks: int, now: int):
+def acknowledge(words, objects, slot: int, acked: int, acks: int, now: int):
     """Takes `acked` bytes that the peer has confirmed with so many ACKs off the send buffer: measures the round trip, opens the congestion window."""
     c = ptr32(words)
-    t = ptr32(tcb)
+    t = ptr32(c[C_TCB] | c[C_TCB + 1] << 32)
+    if c[C_SLOT] != slot + 1:
+        t = ptr32(objects[O_TCBS][slot])
     flags = t[FLAGS]
     una = t[SND_UNA]
     mss = t[SND_MSS]
@@ -1233,7 +1235,7 @@ def acknowledge(words, tcb, acked: int, acks: int, now: int):
     t[PROGRESS_AT] = now
 
     # The records it covers leave; what was sent once gives a sample of the round-trip time (RFC 6298, Karn's rule).
-    base = int(ptr32(tcb)) + (RECORDS << 2)
+    base = int(t) + (RECORDS << 2)
     r = t[RECORD_HEAD]
     k = t[RECORD_COUNT]
     pipe = t[PIPE]
@@ -1783,9 +1785,7 @@ def output(source: ptr32, target: ptr32, objects, slot: int) -> int:
                         c[C_NEXT_TIMER] = t[RTX_AT]
             if not n and not fin and not flags & FLAG_ACK_NOW:
                 t[FLAGS] = flags & ~(FLAG_OUTPUT | FLAG_FORCE | FLAG_CWND_FULL) | full
-                if news:
-                    start_timer(objects[O_WORDS], objects[O_TCBS][slot], now)
-                return sent
+                break
 
         i = c[C_TX_NEXT]
         d = ptr32((c[C_TX_RING] | c[C_TX_RING + 1] << 32) + (i << 5))
@@ -1793,9 +1793,7 @@ def output(source: ptr32, target: ptr32, objects, slot: int) -> int:
             c[C_TX_FULL] = 1
             c[C_OUTPUT] = slot + 1 if not c[C_OUTPUT] or c[C_OUTPUT] == slot + 1 else SEVERAL
             t[FLAGS] = flags | FLAG_OUTPUT
-            if news:
-                start_timer(objects[O_WORDS], objects[O_TCBS][slot], now)
-            return sent
+            break
         source = ptr32(int(c) + (c[C_RX_COUNT] + i << 3))
         out = source[C_FRAMES] | source[C_FRAMES + 1] << 32
         source = ptr32(int(t) + (TEMPLATE << 2))
@@ -2016,9 +2014,23 @@ def output(source: ptr32, target: ptr32, objects, slot: int) -> int:
                 news = 1
         t[FLAGS] = flags
         if flags & FLAG_LOOP:
-            if news:
-                start_timer(objects[O_WORDS], objects[O_TCBS][slot], now)
-            return sent
+            break
+    if news:
+        # start_timer(), which would cost a call
+        flags = t[FLAGS] & ~FLAG_TIMERS
+        wait = t[RTO]
+        kind = FLAG_RTX
+        if flags & (FLAG_SACK | FLAG_RECOVERY | FLAG_TIMEOUT | FLAG_TAIL_OUT) == FLAG_SACK and t[RECORD_COUNT] > 1:
+            if not t[SACKED] and not t[LOST] and not t[RETRIES]:
+                tail = (t[SRTT] >> 2) + TAIL_WAIT
+                if tail < wait:
+                    wait = tail
+                    kind = FLAG_TAIL
+        t[FLAGS] = flags | kind
+        t[RTX_AT] = now + wait & _MASK30
+        if (t[RTX_AT] - c[C_NEXT_TIMER]) >> 29 & 1:
+            c[C_NEXT_TIMER] = t[RTX_AT]
+    return sent
 
 
 @micropython.viper
@@ -2122,14 +2134,17 @@ def expired(words, objects, start: int, now: int) -> int:
 
 
 @micropython.viper
-def read(target: ptr32, slot: ptr32, objects, at: int, n: int, keep: int) -> int:
-    """Copies at most n bytes from a receive buffer to buffer[at:]: read(buffer, slot, objects, at, n, keep). Returns how many.
+def read(target: ptr32, slot: ptr32, words, objects, at: int, n: int, keep: int) -> int:
+    """Copies at most n bytes from a receive buffer to buffer[at:]: read(buffer, slot, words, objects, at, n, keep). Returns how many.
 
     With `keep` they also stay. The loop is copy()'s, see receive() for the arguments.
     """
     if int(slot) < 0:
         return 0
-    t = ptr32(objects[O_TCBS][int(slot)])
+    c = ptr32(words)
+    t = ptr32(c[C_TCB] | c[C_TCB + 1] << 32)
+    if c[C_SLOT] != int(slot) + 1:
+        t = ptr32(objects[O_TCBS][int(slot)])
     if n > t[RCV_LEN]:
         n = t[RCV_LEN]
     if n <= 0:
@@ -2207,17 +2222,18 @@ def skip(objects, slot: int, n: int):
 
 
 @micropython.viper
-def push(source: ptr32, target: ptr32, data, connection, polls: int) -> int:
+def push(source: ptr32, target: ptr32, data, connection, words) -> int:
     """Copies `data` into the send buffer and sends what may leave, with a poll where there is no room, `polls` of them at most.
 
-    push(data, words, data, connection, polls) returns how many bytes were taken. That is fewer when plain Python must wait, or look: for the
+    push(data, polls, data, connection, words) returns how many bytes were taken. That is fewer when plain Python must wait, or look: for the
     kind of object, a connection that is not open for writing, observed, or to this board, a ring that must grow. The first arguments have
     the names and types of what the copying loop uses, as in output().
     """
     kind = _type(data)
     if not (kind is _bytes or kind is _bytearray or kind is _memoryview):
         return 0
-    c = target
+    c = ptr32(words)
+    polls = int(target)
     objects = connection.tcp.objects
     left = int(_len(data))
     first = int(source)
@@ -2307,7 +2323,7 @@ def push(source: ptr32, target: ptr32, data, connection, polls: int) -> int:
         t[FLAGS] = t[FLAGS] | FLAG_OUTPUT
         if now < 0:
             now = int(objects[O_CLOCK]())
-        output(objects[O_WORDS], now, objects, slot)
+        output(words, now, objects, slot)
         if c[C_TX_QUEUED]:
             c[C_TX_QUEUED] = 0
             objects[O_TRANSMIT]()
@@ -2343,7 +2359,7 @@ def take(self, buffer, at: int, n: int) -> int:
     ring = ptr32(c[C_RX_RING] | c[C_RX_RING + 1] << 32)
     left = n
     if t[RCV_LEN]:
-        left -= int(read(buffer, slot, objects, at, n, 0))
+        left -= int(read(buffer, slot, words, objects, at, n, 0))
     if left:
         address = int(ptr8(buffer)) + at + n
         c[C_TAKE_END] = address
@@ -2354,13 +2370,13 @@ def take(self, buffer, at: int, n: int) -> int:
         c[C_TAKE_LEFT] = left
         c[C_TAKE_SLOT] = slot + 1
         if not ring[c[C_RX_NEXT] << 3] >> 31 & 1:
-            receive(words, c[C_NOW], objects, c[C_RX_COUNT])
+            receive(words, c[C_NOW], objects, c[C_RX_COUNT], words)
         if c[C_TAKE_LEFT] == n:
             objects[O_POLL]()
         c[C_TAKE_SLOT] = 0
         left = c[C_TAKE_LEFT]
         if left and t[RCV_LEN] and not t[FLAGS] & FLAG_ORPHAN:  # a callback may have closed the socket
-            left -= int(read(buffer, slot, objects, at + n - left, left, 0))
+            left -= int(read(buffer, slot, words, objects, at + n - left, left, 0))
     due = c[C_SETTLE]
     if t[FLAGS] & FLAG_ACK_NOW and t[STATE] >= ESTABLISHED:
         # The window has opened, or text was taken.
@@ -2548,7 +2564,7 @@ def bind(stack):
                 lap = left
             while k and c[C_RX_RETURNED] < lap:
                 c[C_TAKE_SLOT] = taker
-                k = int(receive(words, now, objects, lap - c[C_RX_RETURNED]))
+                k = int(receive(words, now, objects, lap - c[C_RX_RETURNED], words))
                 c[C_TAKE_SLOT] = taker = 0
                 if k > 0:
                     stack.take(now, k)

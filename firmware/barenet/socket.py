@@ -393,6 +393,7 @@ class socket(io.IOBase):
                 if listener.waiting:  # a callback may have been faster
                     connection = listener.waiting[0]
                     accepted = socket(AF_INET, SOCK_STREAM, 0, connection)
+                    accepted._stack = stack
                     listener.accept()
                     if self._options:
                         accepted._options = self._options
@@ -676,7 +677,7 @@ class socket(io.IOBase):
         earlier datagram found no receiver.
         """
         if self._connection is not None:
-            done = fast.push(data, self._stack.words, data, self._connection, 1)
+            done = fast.push(data, 1, data, self._connection, self._stack.words)
             if done > 0:
                 return done
         else:
@@ -702,7 +703,7 @@ class socket(io.IOBase):
         """Hands over all of `data`. Raises OSError as send() does; how much was sent before is then not known."""
         done = 0
         if self._connection is not None:
-            done = fast.push(data, self._stack.words, data, self._connection, _POLLS)
+            done = fast.push(data, _POLLS, data, self._connection, self._stack.words)
             if done and done == len(data):
                 return
         self._sendall(data, flags, done)
@@ -754,7 +755,7 @@ class socket(io.IOBase):
         """
         if offset is not None or self._connection is None:
             return self._write(data, offset, n, 0)
-        n = fast.push(data, self._stack.words, data, self._connection, _POLLS)
+        n = fast.push(data, _POLLS, data, self._connection, self._stack.words)
         return n if n and n == len(data) else self._write(data, None, None, n)
 
     def _write(self, data, offset, n, done):

@@ -20,7 +20,7 @@ print("up")
 end = False
 while not end:
     lan.poll(now())
-    k = fast.receive(words, now(), objects, 64)
+    k = fast.receive(words, now(), objects, 64, words)
     while k:
         f = pool.frames[k - 1]
         n = fast.received_length(words, objects)
@@ -35,7 +35,7 @@ while not end:
         end = f[14] == 255
         pool.send(n)
         fast.release(words, objects)
-        k = fast.receive(words, now(), objects, 64)
+        k = fast.receive(words, now(), objects, 64, words)
     if words[fast.C_RX_RETURNED]:
         words[fast.C_RX_RETURNED] = 0
         lan.refill()
@@ -152,7 +152,7 @@ lan.poll(now())
 words, objects = pool.words, pool.objects
 got = 0
 while True:
-    k = fast.receive(words, now(), objects, 64)
+    k = fast.receive(words, now(), objects, 64, words)
     if not k: break
     fast.release(words, objects)
     got += 1
@@ -285,13 +285,13 @@ micropython.heap_lock()
 while n < 2000:
     t = now()
     lan.poll(t)
-    k = fast.receive(words, t, objects, 64)
+    k = fast.receive(words, t, objects, 64, words)
     while k:
         n += 1
         d = pool.transmit_frame()
         if d is not None: pool.send(60)
         fast.release(words, objects)
-        k = fast.receive(words, t, objects, 64)
+        k = fast.receive(words, t, objects, 64, words)
     lan.refill()
     lan.transmit()
     lan.wait(5)

@@ -439,7 +439,7 @@ def test_damaged_frames_are_told_apart(kind, symptom):
 def test_damaged_frames_of_a_running_stack_are_counted():
     with board() as b:
         b.chip.faults.bad_frames["crc"] = 3
-        receive = "while fast.receive(pool.words, now(), pool.objects, 64): fast.release(pool.words, pool.objects)\n"
+        receive = "while fast.receive(pool.words, now(), pool.objects, 64, pool.words): fast.release(pool.words, pool.objects)\n"
         with running(b, READY + receive) as found:
             for _ in range(3):
                 b.peer.send(BROADCAST)

@@ -185,7 +185,7 @@ def test_read_at_every_offset_of_the_ring():
                     tcb[fast.RCV_HEAD], tcb[fast.RCV_LEN] = head, length
                     tcb[fast.RCV_NXT], tcb[fast.RCV_ADV] = 0xFFFFFFF0, (0xFFFFFFF0 + size - length) & 0xFFFFFFFF
                     buffer = bytearray(60)
-                    got = fast.read(buffer, 0, table.objects, 3, n, keep)
+                    got = fast.read(buffer, 0, table.words, table.objects, 3, n, keep)
                     taken = min(n, length)
                     expected = bytes(table.rcv[(head + i) % size] for i in range(taken))
                     assert got == taken and buffer == bytes(3) + expected + bytes(57 - taken), (head, length, n)
@@ -200,7 +200,7 @@ def test_read_asks_for_a_window_update_when_half_of_the_buffer_is_free_again():
     for n in range(1, 37):
         table = Table(36)
         table.tcb[fast.RCV_LEN] = 36
-        fast.read(bytearray(40), 0, table.objects, 0, n, 0)
+        fast.read(bytearray(40), 0, table.words, table.objects, 0, n, 0)
         assert table.tcb[fast.FLAGS] == (fast.FLAG_ACK_NOW if n >= 18 else 0), n
 
 
@@ -229,7 +229,7 @@ def test_write_at_every_offset_of_the_ring():
 def test_negative_lengths_copy_nothing():
     table = Table(36)
     table.tcb[fast.RCV_LEN] = 36
-    assert fast.read(bytearray(4), 0, table.objects, 0, -1, 0) == 0
+    assert fast.read(bytearray(4), 0, table.words, table.objects, 0, -1, 0) == 0
     assert fast.write(table.objects, 0, b"abcd", 0, -1) == 0
 
 

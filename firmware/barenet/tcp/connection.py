@@ -296,7 +296,7 @@ class Connection:
 
     def read(self, buffer, n, peek=False, at=0):
         """Copies at most n bytes of the receive buffer to buffer[at:], keeping them with `peek`; returns how many."""
-        return fast.read(buffer, self.slot, self.tcp.objects, at, n, 1 if peek else 0)
+        return fast.read(buffer, self.slot, self.tcp.words, self.tcp.objects, at, n, 1 if peek else 0)
 
     def write(self, buffer, offset, n):
         """Copies at most n bytes of buffer[offset:] into the send buffer; returns how many fitted. output() sends them.
