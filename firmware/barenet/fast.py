@@ -802,7 +802,14 @@ def receive(source: ptr32, target: ptr32, objects, most: int, words) -> int:
                 break
         n = end - 34
         w = t[PSEUDO_SUM] + (n >> 8 | (n & 0xFF) << 8)
-        if _WIDE:
+        if n == 20 or n == 32:
+            # A pure ACK, without or with timestamps.
+            w += h[17] + h[18] + h[19] + h[20] + h[21] + h[22] + h[23] + h[24] + h[25] + h[26]
+            if n == 32:
+                w += h[27] + h[28] + h[29] + h[30] + h[31] + h[32]
+            w = (w & 0xFFFF) + (w >> 16)
+            w = (w & 0xFFFF) + (w >> 16)
+        elif _WIDE:
             source = ptr32(frame + 34)
             k = n >> 6
             while k:
