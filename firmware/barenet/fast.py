@@ -290,31 +290,32 @@ def copy(target: ptr32, source: ptr32, n: int, at: int, start: int):
     """
     target = ptr32(int(target) + at)
     source = ptr32(int(source) + start)
-    while n >= 64:
-        target[0] = source[0]
-        target[1] = source[1]
-        target[2] = source[2]
-        target[3] = source[3]
-        target[4] = source[4]
-        target[5] = source[5]
-        target[6] = source[6]
-        target[7] = source[7]
-        target[8] = source[8]
-        target[9] = source[9]
-        target[10] = source[10]
-        target[11] = source[11]
-        target[12] = source[12]
-        target[13] = source[13]
-        target[14] = source[14]
-        target[15] = source[15]
-        target = ptr32(int(target) + 64)
-        source = ptr32(int(source) + 64)
-        n -= 64
-    while n >= 4:
+    i = n >> 7
+    while i:
+        target[0] = source[0]; target[1] = source[1]; target[2] = source[2]; target[3] = source[3]
+        target[4] = source[4]; target[5] = source[5]; target[6] = source[6]; target[7] = source[7]
+        target[8] = source[8]; target[9] = source[9]; target[10] = source[10]; target[11] = source[11]
+        target[12] = source[12]; target[13] = source[13]; target[14] = source[14]; target[15] = source[15]
+        target[16] = source[16]; target[17] = source[17]; target[18] = source[18]; target[19] = source[19]
+        target[20] = source[20]; target[21] = source[21]; target[22] = source[22]; target[23] = source[23]
+        target[24] = source[24]; target[25] = source[25]; target[26] = source[26]; target[27] = source[27]
+        target[28] = source[28]; target[29] = source[29]; target[30] = source[30]; target[31] = source[31]
+        target = ptr32(int(target) + 128)
+        source = ptr32(int(source) + 128)
+        i -= 1
+    i = n >> 4 & 7
+    while i:
+        target[0] = source[0]; target[1] = source[1]; target[2] = source[2]; target[3] = source[3]
+        target = ptr32(int(target) + 16)
+        source = ptr32(int(source) + 16)
+        i -= 1
+    i = n >> 2 & 3
+    while i:
         target[0] = source[0]
         target = ptr32(int(target) + 4)
         source = ptr32(int(source) + 4)
-        n -= 4
+        i -= 1
+    n &= 3
     e = ptr8(target)
     f = ptr8(source)
     while n:
@@ -330,30 +331,45 @@ def add(buffer: ptr16, seed: int, n: int, start: int) -> int:
     """
     if _WIDE:
         words = ptr32(int(buffer) + start)
-        while n >= 64:
-            seed += words[0] + words[1] + words[2] + words[3] + words[4] + words[5] + words[6] + words[7]
-            seed += words[8] + words[9] + words[10] + words[11] + words[12] + words[13] + words[14] + words[15]
-            words = ptr32(int(words) + 64)
-            n -= 64
-        while n >= 16:
+        i = n >> 7
+        while i:
+            seed += (
+                words[0] + words[1] + words[2] + words[3] + words[4] + words[5] + words[6] + words[7]
+                + words[8] + words[9] + words[10] + words[11] + words[12] + words[13] + words[14] + words[15]
+                + words[16] + words[17] + words[18] + words[19] + words[20] + words[21] + words[22] + words[23]
+                + words[24] + words[25] + words[26] + words[27] + words[28] + words[29] + words[30] + words[31]
+            )
+            words = ptr32(int(words) + 128)
+            i -= 1
+        i = n >> 4 & 7
+        while i:
             seed += words[0] + words[1] + words[2] + words[3]
             words = ptr32(int(words) + 16)
-            n -= 16
+            i -= 1
         seed = (seed & 0xFFFF) + (seed >> 16)
         buffer = ptr16(words)
     else:
         buffer = ptr16(int(buffer) + start)
-        while n >= 64:
-            seed += buffer[0] + buffer[1] + buffer[2] + buffer[3] + buffer[4] + buffer[5] + buffer[6] + buffer[7]
-            seed += buffer[8] + buffer[9] + buffer[10] + buffer[11] + buffer[12] + buffer[13] + buffer[14] + buffer[15]
-            seed += buffer[16] + buffer[17] + buffer[18] + buffer[19] + buffer[20] + buffer[21] + buffer[22] + buffer[23]
-            seed += buffer[24] + buffer[25] + buffer[26] + buffer[27] + buffer[28] + buffer[29] + buffer[30] + buffer[31]
-            buffer = ptr16(int(buffer) + 64)
-            n -= 64
-        while n >= 16:
+        i = n >> 7
+        while i:
+            seed += (
+                buffer[0] + buffer[1] + buffer[2] + buffer[3] + buffer[4] + buffer[5] + buffer[6] + buffer[7]
+                + buffer[8] + buffer[9] + buffer[10] + buffer[11] + buffer[12] + buffer[13] + buffer[14] + buffer[15]
+                + buffer[16] + buffer[17] + buffer[18] + buffer[19] + buffer[20] + buffer[21] + buffer[22] + buffer[23]
+                + buffer[24] + buffer[25] + buffer[26] + buffer[27] + buffer[28] + buffer[29] + buffer[30] + buffer[31]
+                + buffer[32] + buffer[33] + buffer[34] + buffer[35] + buffer[36] + buffer[37] + buffer[38] + buffer[39]
+                + buffer[40] + buffer[41] + buffer[42] + buffer[43] + buffer[44] + buffer[45] + buffer[46] + buffer[47]
+                + buffer[48] + buffer[49] + buffer[50] + buffer[51] + buffer[52] + buffer[53] + buffer[54] + buffer[55]
+                + buffer[56] + buffer[57] + buffer[58] + buffer[59] + buffer[60] + buffer[61] + buffer[62] + buffer[63]
+            )
+            buffer = ptr16(int(buffer) + 128)
+            i -= 1
+        i = n >> 4 & 7
+        while i:
             seed += buffer[0] + buffer[1] + buffer[2] + buffer[3] + buffer[4] + buffer[5] + buffer[6] + buffer[7]
             buffer = ptr16(int(buffer) + 16)
-            n -= 16
+            i -= 1
+    n &= 15
     while n >= 2:
         seed += buffer[0]
         buffer = ptr16(int(buffer) + 2)
@@ -811,13 +827,22 @@ def receive(source: ptr32, target: ptr32, objects, most: int, words) -> int:
             w = (w & 0xFFFF) + (w >> 16)
         elif _WIDE:
             source = ptr32(frame + 34)
-            k = n >> 6
+            k = n >> 7
             while k:
-                w += source[0] + source[1] + source[2] + source[3] + source[4] + source[5] + source[6] + source[7]
-                w += source[8] + source[9] + source[10] + source[11] + source[12] + source[13] + source[14] + source[15]
-                source = ptr32(int(source) + 64)
+                w += (
+                    source[0] + source[1] + source[2] + source[3] + source[4] + source[5] + source[6] + source[7]
+                    + source[8] + source[9] + source[10] + source[11] + source[12] + source[13] + source[14] + source[15]
+                    + source[16] + source[17] + source[18] + source[19] + source[20] + source[21] + source[22] + source[23]
+                    + source[24] + source[25] + source[26] + source[27] + source[28] + source[29] + source[30] + source[31]
+                )
+                source = ptr32(int(source) + 128)
                 k -= 1
-            k = n >> 2 & 15
+            k = n >> 4 & 7
+            while k:
+                w += source[0] + source[1] + source[2] + source[3]
+                source = ptr32(int(source) + 16)
+                k -= 1
+            k = n >> 2 & 3
             while k:
                 w += source[0]
                 source = ptr32(int(source) + 4)
@@ -912,33 +937,22 @@ def receive(source: ptr32, target: ptr32, objects, most: int, words) -> int:
                             k = n
                         t[RCV_LEN] = t[RCV_LEN] + k
                     n -= k
-                    w = k >> 6
+                    w = k >> 7
                     while w:
-                        target[0] = source[0]
-                        target[1] = source[1]
-                        target[2] = source[2]
-                        target[3] = source[3]
-                        target[4] = source[4]
-                        target[5] = source[5]
-                        target[6] = source[6]
-                        target[7] = source[7]
-                        target[8] = source[8]
-                        target[9] = source[9]
-                        target[10] = source[10]
-                        target[11] = source[11]
-                        target[12] = source[12]
-                        target[13] = source[13]
-                        target[14] = source[14]
-                        target[15] = source[15]
-                        target = ptr32(int(target) + 64)
-                        source = ptr32(int(source) + 64)
+                        target[0] = source[0]; target[1] = source[1]; target[2] = source[2]; target[3] = source[3]
+                        target[4] = source[4]; target[5] = source[5]; target[6] = source[6]; target[7] = source[7]
+                        target[8] = source[8]; target[9] = source[9]; target[10] = source[10]; target[11] = source[11]
+                        target[12] = source[12]; target[13] = source[13]; target[14] = source[14]; target[15] = source[15]
+                        target[16] = source[16]; target[17] = source[17]; target[18] = source[18]; target[19] = source[19]
+                        target[20] = source[20]; target[21] = source[21]; target[22] = source[22]; target[23] = source[23]
+                        target[24] = source[24]; target[25] = source[25]; target[26] = source[26]; target[27] = source[27]
+                        target[28] = source[28]; target[29] = source[29]; target[30] = source[30]; target[31] = source[31]
+                        target = ptr32(int(target) + 128)
+                        source = ptr32(int(source) + 128)
                         w -= 1
-                    w = k >> 4 & 3
+                    w = k >> 4 & 7
                     while w:
-                        target[0] = source[0]
-                        target[1] = source[1]
-                        target[2] = source[2]
-                        target[3] = source[3]
+                        target[0] = source[0]; target[1] = source[1]; target[2] = source[2]; target[3] = source[3]
                         target = ptr32(int(target) + 16)
                         source = ptr32(int(source) + 16)
                         w -= 1
@@ -1805,22 +1819,10 @@ def output(source: ptr32, target: ptr32, objects, slot: int) -> int:
         out = source[C_FRAMES] | source[C_FRAMES + 1] << 32
         source = ptr32(int(t) + (TEMPLATE << 2))
         target = ptr32(out)
-        target[0] = source[0]
-        target[1] = source[1]
-        target[2] = source[2]
-        target[3] = source[3]
-        target[4] = source[4]
-        target[5] = source[5]
-        target[6] = source[6]
-        target[7] = source[7]
-        target[8] = source[8]
-        target[9] = source[9]
-        target[10] = source[10]
-        target[11] = source[11]
-        target[12] = source[12]
-        target[13] = source[13]
-        target[14] = source[14]
-        target[15] = source[15]
+        target[0] = source[0]; target[1] = source[1]; target[2] = source[2]; target[3] = source[3]
+        target[4] = source[4]; target[5] = source[5]; target[6] = source[6]; target[7] = source[7]
+        target[8] = source[8]; target[9] = source[9]; target[10] = source[10]; target[11] = source[11]
+        target[12] = source[12]; target[13] = source[13]; target[14] = source[14]; target[15] = source[15]
         target[16] = source[16]
         f = ptr8(out)
         h = ptr16(out)
@@ -1892,39 +1894,32 @@ def output(source: ptr32, target: ptr32, objects, slot: int) -> int:
             source = ptr32(v + head)
             target = ptr32(out + at)
             while True:
-                while k >= 64:
-                    target[0] = source[0]
-                    target[1] = source[1]
-                    target[2] = source[2]
-                    target[3] = source[3]
-                    target[4] = source[4]
-                    target[5] = source[5]
-                    target[6] = source[6]
-                    target[7] = source[7]
-                    target[8] = source[8]
-                    target[9] = source[9]
-                    target[10] = source[10]
-                    target[11] = source[11]
-                    target[12] = source[12]
-                    target[13] = source[13]
-                    target[14] = source[14]
-                    target[15] = source[15]
-                    target = ptr32(int(target) + 64)
-                    source = ptr32(int(source) + 64)
-                    k -= 64
-                while k >= 16:
-                    target[0] = source[0]
-                    target[1] = source[1]
-                    target[2] = source[2]
-                    target[3] = source[3]
+                turns = k >> 7
+                while turns:
+                    target[0] = source[0]; target[1] = source[1]; target[2] = source[2]; target[3] = source[3]
+                    target[4] = source[4]; target[5] = source[5]; target[6] = source[6]; target[7] = source[7]
+                    target[8] = source[8]; target[9] = source[9]; target[10] = source[10]; target[11] = source[11]
+                    target[12] = source[12]; target[13] = source[13]; target[14] = source[14]; target[15] = source[15]
+                    target[16] = source[16]; target[17] = source[17]; target[18] = source[18]; target[19] = source[19]
+                    target[20] = source[20]; target[21] = source[21]; target[22] = source[22]; target[23] = source[23]
+                    target[24] = source[24]; target[25] = source[25]; target[26] = source[26]; target[27] = source[27]
+                    target[28] = source[28]; target[29] = source[29]; target[30] = source[30]; target[31] = source[31]
+                    target = ptr32(int(target) + 128)
+                    source = ptr32(int(source) + 128)
+                    turns -= 1
+                turns = k >> 4 & 7
+                while turns:
+                    target[0] = source[0]; target[1] = source[1]; target[2] = source[2]; target[3] = source[3]
                     target = ptr32(int(target) + 16)
                     source = ptr32(int(source) + 16)
-                    k -= 16
-                while k >= 4:
+                    turns -= 1
+                turns = k >> 2 & 3
+                while turns:
                     target[0] = source[0]
                     target = ptr32(int(target) + 4)
                     source = ptr32(int(source) + 4)
-                    k -= 4
+                    turns -= 1
+                k &= 3
                 while k:
                     last = ptr8(target)
                     byte = ptr8(source)
@@ -1939,16 +1934,22 @@ def output(source: ptr32, target: ptr32, objects, slot: int) -> int:
                 source = ptr32(v)
             if _WIDE:
                 target = ptr32(out + at)
-                k = n
-                while k >= 64:
-                    s += target[0] + target[1] + target[2] + target[3] + target[4] + target[5] + target[6] + target[7]
-                    s += target[8] + target[9] + target[10] + target[11] + target[12] + target[13] + target[14] + target[15]
-                    target = ptr32(int(target) + 64)
-                    k -= 64
-                while k >= 16:
+                turns = n >> 7
+                while turns:
+                    s += (
+                        target[0] + target[1] + target[2] + target[3] + target[4] + target[5] + target[6] + target[7]
+                        + target[8] + target[9] + target[10] + target[11] + target[12] + target[13] + target[14] + target[15]
+                        + target[16] + target[17] + target[18] + target[19] + target[20] + target[21] + target[22] + target[23]
+                        + target[24] + target[25] + target[26] + target[27] + target[28] + target[29] + target[30] + target[31]
+                    )
+                    target = ptr32(int(target) + 128)
+                    turns -= 1
+                turns = n >> 4 & 7
+                while turns:
                     s += target[0] + target[1] + target[2] + target[3]
                     target = ptr32(int(target) + 16)
-                    k -= 16
+                    turns -= 1
+                k = n & 15
                 while k >= 4:
                     s += target[0]
                     target = ptr32(int(target) + 4)
@@ -2170,20 +2171,26 @@ def read(target: ptr32, slot: ptr32, words, objects, at: int, n: int, keep: int)
         head += k
         if head == size:
             head = 0
-        i = k >> 5
+        i = k >> 7
         while i:
-            target[0] = slot[0]
-            target[1] = slot[1]
-            target[2] = slot[2]
-            target[3] = slot[3]
-            target[4] = slot[4]
-            target[5] = slot[5]
-            target[6] = slot[6]
-            target[7] = slot[7]
-            target = ptr32(int(target) + 32)
-            slot = ptr32(int(slot) + 32)
+            target[0] = slot[0]; target[1] = slot[1]; target[2] = slot[2]; target[3] = slot[3]
+            target[4] = slot[4]; target[5] = slot[5]; target[6] = slot[6]; target[7] = slot[7]
+            target[8] = slot[8]; target[9] = slot[9]; target[10] = slot[10]; target[11] = slot[11]
+            target[12] = slot[12]; target[13] = slot[13]; target[14] = slot[14]; target[15] = slot[15]
+            target[16] = slot[16]; target[17] = slot[17]; target[18] = slot[18]; target[19] = slot[19]
+            target[20] = slot[20]; target[21] = slot[21]; target[22] = slot[22]; target[23] = slot[23]
+            target[24] = slot[24]; target[25] = slot[25]; target[26] = slot[26]; target[27] = slot[27]
+            target[28] = slot[28]; target[29] = slot[29]; target[30] = slot[30]; target[31] = slot[31]
+            target = ptr32(int(target) + 128)
+            slot = ptr32(int(slot) + 128)
             i -= 1
-        i = k >> 2 & 7
+        i = k >> 4 & 7
+        while i:
+            target[0] = slot[0]; target[1] = slot[1]; target[2] = slot[2]; target[3] = slot[3]
+            target = ptr32(int(target) + 16)
+            slot = ptr32(int(slot) + 16)
+            i -= 1
+        i = k >> 2 & 3
         while i:
             target[0] = slot[0]
             target = ptr32(int(target) + 4)
@@ -2281,39 +2288,32 @@ def push(source: ptr32, target: ptr32, data, connection, words) -> int:
             k = n
         rest = n - k
         while True:
-            while k >= 64:
-                target[0] = source[0]
-                target[1] = source[1]
-                target[2] = source[2]
-                target[3] = source[3]
-                target[4] = source[4]
-                target[5] = source[5]
-                target[6] = source[6]
-                target[7] = source[7]
-                target[8] = source[8]
-                target[9] = source[9]
-                target[10] = source[10]
-                target[11] = source[11]
-                target[12] = source[12]
-                target[13] = source[13]
-                target[14] = source[14]
-                target[15] = source[15]
-                target = ptr32(int(target) + 64)
-                source = ptr32(int(source) + 64)
-                k -= 64
-            while k >= 16:
-                target[0] = source[0]
-                target[1] = source[1]
-                target[2] = source[2]
-                target[3] = source[3]
+            turns = k >> 7
+            while turns:
+                target[0] = source[0]; target[1] = source[1]; target[2] = source[2]; target[3] = source[3]
+                target[4] = source[4]; target[5] = source[5]; target[6] = source[6]; target[7] = source[7]
+                target[8] = source[8]; target[9] = source[9]; target[10] = source[10]; target[11] = source[11]
+                target[12] = source[12]; target[13] = source[13]; target[14] = source[14]; target[15] = source[15]
+                target[16] = source[16]; target[17] = source[17]; target[18] = source[18]; target[19] = source[19]
+                target[20] = source[20]; target[21] = source[21]; target[22] = source[22]; target[23] = source[23]
+                target[24] = source[24]; target[25] = source[25]; target[26] = source[26]; target[27] = source[27]
+                target[28] = source[28]; target[29] = source[29]; target[30] = source[30]; target[31] = source[31]
+                target = ptr32(int(target) + 128)
+                source = ptr32(int(source) + 128)
+                turns -= 1
+            turns = k >> 4 & 7
+            while turns:
+                target[0] = source[0]; target[1] = source[1]; target[2] = source[2]; target[3] = source[3]
                 target = ptr32(int(target) + 16)
                 source = ptr32(int(source) + 16)
-                k -= 16
-            while k >= 4:
+                turns -= 1
+            turns = k >> 2 & 3
+            while turns:
                 target[0] = source[0]
                 target = ptr32(int(target) + 4)
                 source = ptr32(int(source) + 4)
-                k -= 4
+                turns -= 1
+            k &= 3
             while k:
                 last = ptr8(target)
                 byte = ptr8(source)
