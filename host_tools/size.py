@@ -23,9 +23,9 @@ from host_tools.virtual_board import interpreter
 
 HEAP = 160 * 1024
 
-# Bytes: what must hold today, and the target. One is lowered as the other comes near; a guard never goes up unnoticed.
-GUARDS = {"heap": 73_400, "code": 50_300, "connection": 730}
-TARGETS = {"heap": 64 * 1024, "code": 36 * 1024, "connection": 600}
+# Bytes: what must hold today, and the target where there is one. One is lowered as the other comes near; a guard never goes up unnoticed.
+GUARDS = {"LAN up": 60_700, "its code": 37_500, "with socket": 73_400, "code with socket": 50_300, "connection": 730}
+TARGETS = {"LAN up": 64 * 1024, "its code": 36 * 1024, "connection": 600}
 
 _BUFFERS = 2 * 5840  # receive and send buffer of a connection, the program's to size
 _TIMEOUT = 60  # s
@@ -108,15 +108,19 @@ class Report:
 
     @property
     def figures(self) -> dict[str, int]:
-        """What the budget is about: heap with the LAN up and socket loaded, its code, one more connection's own.
+        """What the budget is about: heap with the LAN up, its code, both once `socket` is loaded, and one more connection's own.
 
         Code is all of it but what making the LAN allocates: also what DHCP leaves behind when it is unloaded.
         """
         heap = dict(self.stages)
-        total = heap["import socket"] - heap["interpreter"]
+        up = heap["LAN up"] - heap["interpreter"]
+        with_socket = heap["import socket"] - heap["interpreter"]
+        made = heap["LAN made"] - heap["import driver"]
         return {
-            "heap": total,
-            "code": total - (heap["LAN made"] - heap["import driver"]),
+            "LAN up": up,
+            "its code": up - made,
+            "with socket": with_socket,
+            "code with socket": with_socket - made,
             "connection": heap["one more connection"] - heap["first connection"] - _BUFFERS,
         }
 
@@ -251,7 +255,7 @@ def main(as_json: bool) -> None:
             click.echo(f"  {'':30}{sum(row[1] for row in rows):8}{sum(row[2] for row in rows):8}")
         click.echo(f"\n{'budget':32}{'now':>8}{'at most':>8}{'target':>8}")
         for what, value in figures.items():
-            click.echo(f"  {what:30}{value:8}{GUARDS[what]:8}{TARGETS[what]:8}")
+            click.echo(f"  {what:30}{value:8}{GUARDS[what]:8}{TARGETS.get(what, ''):>8}")
     past = [what for what, value in figures.items() if value > GUARDS[what]]
     if past:
         raise click.ClickException(f"past the budget: {', '.join(past)}")

@@ -9,4 +9,4 @@ def test_the_budget_holds():
     assert not past, "`make size` shows where they are"
     # A budget that is never lowered guards nothing.
     assert all(size.GUARDS[what] - value < 0.1 * size.GUARDS[what] + 100 for what, value in figures.items()), figures
-    assert all(size.GUARDS[what] >= size.TARGETS[what] for what in figures)
+    assert all(size.GUARDS[what] >= target or figures[what] <= target for what, target in size.TARGETS.items())
