@@ -1,7 +1,6 @@
 """TCP (RFC 9293): the table of connections, listening ports, and segments that belong to none of them."""
 
 import os
-import struct
 from array import array
 
 from barenet import fast, late, ticks
@@ -15,12 +14,7 @@ BUFFER = const(5840)  # 4 segments: half of what 8 receive frames hold, and two 
 BUFFER_MIN = const(536)
 BUFFER_MAX = const(0xFFFFF)
 _EPHEMERAL = const(49152)
-_SETTLE = fast.FLAG_FIN_IN | fast.FLAG_FIN_ACKED | fast.FLAG_ROUND
 _FREE = array("I", [0, 0])  # stands for the control block of an empty slot
-
-
-def _number(data, at):
-    return data[at] << 24 | data[at + 1] << 16 | data[at + 2] << 8 | data[at + 3]
 
 
 class TCP:
@@ -29,6 +23,8 @@ class TCP:
     ip: the IP layer. words, objects: the fast path's context (pool.py). observer: None, or an object with changed(step, connection, before)
     and moved(connection, before, event) for tracing.
     """
+
+    hidden = None  # finds connections that segments are not looked up for, once there are some: see ip_options.py
 
     def __init__(self, ip):
         self.ip = ip
@@ -44,7 +40,7 @@ class TCP:
         self.keys = self.objects[fast.O_KEYS] = array("I", [0] * (2 * CONNECTIONS))
         self.objects[fast.O_LOOKUP] = bytearray(256)
         self.congestion = self._connection = None  # a congestion control, and the class of connections, once they are loaded
-        self.secret = bytearray(os.urandom(28))  # 16 bytes, and behind them what name() has put there
+        self.secret = bytearray(os.urandom(34))  # 22 bytes, and behind them what fast.key() has put there
         self.time_waits = None  # the table of time_wait.py, once there are some to put in
         self.challenged = 0
         self.challenges = 0
@@ -101,7 +97,8 @@ class TCP:
             local_port = self.free_port(address, port)
         elif self._exists(local_port, address, port):
             raise OSError(EADDRINUSE)
-        connection = connection or self.create()
+        if connection is None:
+            connection = self.create()
         self._place(connection, (address if address[0] == 127 else self.ip.address, local_port), (address, port))
         # A copy that nobody needs would hold the buffers, whose addresses are in it, for as long as the collector takes some number for its own.
         before = None if self.observer is None else array("I", connection.tcb)
@@ -166,7 +163,7 @@ class TCP:
             self.drops["no connection"] += 1
             if not flags & RST:
                 text = end - header_end + (1 if flags & SYN else 0) + (1 if flags & FIN else 0)
-                self.reset(frame, start, text, _number(frame, start + 8) if flags & ACK else None, source, now)
+                self.reset(frame, start, text, fast.number(frame, start + 8) if flags & ACK else None, source, now)
 
     def error(self, code, destination, header, now):
         """An ICMP error or a failed neighbour look-up for a segment of ours; `header` is at least its first 8 bytes.
@@ -175,7 +172,7 @@ class TCP:
         """
         local_port = header[0] << 8 | header[1]
         remote = (destination, header[2] << 8 | header[3])
-        seq = _number(header, 4)
+        seq = fast.number(header, 4)
         for connection in self.connections:
             if connection is not None and connection.remote == remote and connection.local[1] == local_port:
                 if connection.in_flight(seq):
@@ -193,13 +190,13 @@ class TCP:
                 slot = fast.expired(words, self.objects, slot + 1, now)
         if words[fast.C_SETTLE] or words[fast.C_OUTPUT]:
             words[fast.C_SETTLE] = words[fast.C_OUTPUT] = 0
-            for connection in self.connections:
-                if connection is not None:
-                    tcb = connection.tcb
-                    if tcb[fast.FLAGS] & _SETTLE and tcb[fast.STATE] != TIME_WAIT:
-                        connection.settle(now)
-                    if tcb[fast.FLAGS] & (fast.FLAG_OUTPUT | fast.FLAG_ACK_NOW):
-                        connection.output(now)
+            slot = fast.due(self.objects, 0)
+            while slot >= 0:
+                connection = self.connections[slot]
+                connection.settle(now)
+                if connection.tcb[fast.FLAGS] & (fast.FLAG_OUTPUT | fast.FLAG_ACK_NOW):
+                    connection.output(now)
+                slot = fast.due(self.objects, slot + 1)
 
     def reset(self, frame, start, text, ack, source, now):
         """Answers a segment that belongs to no connection with RST (RFC 9293 section 3.10.7.1).
@@ -211,7 +208,7 @@ class TCP:
         if ack is not None:
             self.send_control(self.block(local, remote, 0, 0), source, RST, ack, now)
         else:
-            ack = (_number(frame, start + 4) + text) & 0xFFFFFFFF
+            ack = (fast.number(frame, start + 4) + text) & 0xFFFFFFFF
             self.send_control(self.block(local, remote, ack, 0), source, RST | ACK, 0, now)
 
     def block(self, local, remote, ack, window):
@@ -227,7 +224,7 @@ class TCP:
 
     def name(self, tcb, local, remote):
         """Makes the header template of a control block. local, remote: (address of 4 bytes, port), which then stand in `secret`, as they arrive."""
-        struct.pack_into("!4s4sHH", self.secret, 16, remote[0], local[0], remote[1], local[1])
+        fast.key(self.secret, local[0], remote[0], local[1], remote[1])
         fast.address(tcb, self.ip.link.mac, self.secret)
 
     def send_control(self, tcb, destination, flags, seq, now, way=None):
@@ -245,7 +242,7 @@ class TCP:
             fast.copy(tcb, mac, 6, fast.TEMPLATE * 4, 0)
         end = fast.control(self.words, tcb, frame, flags, seq, ip.mtu - 40)
         if mac is not None:
-            ip.link.pool.send(end)
+            fast.send(self.words, self.objects, end)
         elif way is None:
             ip.hold(frame[14:end], destination, now)
         else:
@@ -257,7 +254,7 @@ class TCP:
         if slot < 0:
             return
         self.keys[2 * slot] = self.keys[2 * slot + 1] = 0
-        fast.index(self.objects, len(self.connections))
+        fast.index(self.objects, 0, len(self.connections))
 
     def delete(self, connection):
         """Frees the connection's slot and buffers (the last step of its life)."""
@@ -319,9 +316,8 @@ class TCP:
         self.connections[slot] = connection
         self.tcbs[slot] = connection.tcb
         connection.name(local, remote)
-        fast.copy(self.keys, self.secret, 4, 8 * slot, 16)
-        fast.copy(self.keys, self.secret, 4, 8 * slot + 4, 24)
-        fast.index(self.objects, len(self.connections))
+        fast.copy(self.keys, self.secret, 8, 8 * slot, 26)
+        fast.index(self.objects, slot, slot + 1 if slot else len(self.connections))
 
     def _reopens(self, connection, frame, start, header_end, flags):
         """True for a SYN that may open a TIME_WAIT pair of addresses anew."""
@@ -330,21 +326,20 @@ class TCP:
         return late.load("tcp.time_wait").reopens_connection(connection, frame, start, header_end)
 
     def _exists(self, local_port, address, port):
-        for connection in self.connections:
-            if connection is not None and connection.local[1] == local_port and connection.remote == (address, port):
-                if connection.state != CLOSED:
-                    return True
-        return False
+        fast.key(self.secret, self.ip.address, address, local_port, port)
+        if fast.lookup(self.objects, self.secret, 30) >= 0:
+            return True
+        return self.hidden is not None and self.hidden.find(local_port, (address, port)) is not None
 
     def free_port(self, address, port):
         """Picks an ephemeral port at random (RFC 6056 section 3.3.1)."""
         r = os.urandom(2)
-        offset = r[0] << 8 | r[1]
+        candidate = r[0] << 8 | r[1]
         for _ in range(256):
-            candidate = _EPHEMERAL + offset % (65536 - _EPHEMERAL)
+            candidate |= _EPHEMERAL
             if candidate not in self.listeners and not self._exists(candidate, address, port):
                 return candidate
-            offset += 1
+            candidate = candidate + 1 & 0xFFFF
         raise OSError(EADDRNOTAVAIL, "no free local port")
 
     def _iss(self, connection, now):

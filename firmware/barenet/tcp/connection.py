@@ -69,8 +69,6 @@ _CHALLENGES = const(10)  # challenge ACKs a second, for all connections (RFC 596
 _TTL_WORD = const(89)  # of the template: byte 22
 _TOS_WORD = const(87)  # byte 15
 _HEADER = const(54)  # Ethernet, IP and TCP without options
-_TIMESTAMPS = const(12)  # bytes of a header, with padding (RFC 7323 appendix A)
-_AGREED = const(0x1006000)  # FLAG_SCALE | FLAG_SACK | FLAG_TS
 _BLACK_HOLE_MTU = {4: 1064, 6: 576}  # by retransmission: what a path takes that drops larger packets and says nothing (RFC 4821)
 PLENTY = const(16384)  # bytes of free heap, with which nobody saves
 _RESERVE = const(2048)  # bytes of it that are the program's, however much its peers write
@@ -174,11 +172,8 @@ class Connection:
         """
         self.local = local
         self.remote = remote
-        tcb = self.tcb
-        self.tcp.name(tcb, local, remote)
-        numbers = sha256(self.tcp.secret).digest()
-        fast.copy(tcb, numbers, 4, ISS * 4, 0)
-        fast.copy(tcb, numbers, 3, fast.TS_OFFSET * 4 + 1, 4)
+        self.tcp.name(self.tcb, local, remote)
+        fast.hide(self.tcb, sha256(self.tcp.secret).digest())
 
     @property
     def state(self):
@@ -415,11 +410,11 @@ class Connection:
         self.tcb[fast.PROGRESS_AT] = now
         self._send_syn(now)
 
-    def open_passive(self, frame, start, header_end, seq, now, iss):
+    def open_passive(self, frame, start, header_end, now, iss):
         """Passive open: a SYN for a listening port has arrived; answers SYN+ACK (RFC 9293 section 3.10.7.2)."""
         self.tcb[STATE] = fast.LISTEN
         self._start(iss)
-        self._take_syn(frame, start, header_end, seq, now)
+        self._take_syn(frame, start, header_end)
         self._move("SYN")
         self._send_syn(now)
 
@@ -428,9 +423,8 @@ class Connection:
         tcb = self.tcb
         tcb[STATE] = fast.LISTEN
         self._start(iss)
-        tcb[FLAGS] &= ~_AGREED
-        tcb[fast.RCV_SCALE] = 0
-        self._expect(irs, mss, 0)
+        tcb[fast.SND_MSS] = mss
+        self._expect(irs, 0)
         self._move("SYN")
         tcb[RETRIES] = 1  # nobody knows when the SYN+ACK left
         tcb[SND_NXT] = (iss + 1) & 0xFFFFFFFF
@@ -438,15 +432,13 @@ class Connection:
     def input(self, frame, start, end, flags, now):
         """Takes one segment whose checksum is right (RFC 9293 section 3.10.7.3 and 3.10.7.4); its TCP header is at frame[start]."""
         tcb = self.tcb
-        seq = frame[start + 4] << 24 | frame[start + 5] << 16 | frame[start + 6] << 8 | frame[start + 7]
-        ack = frame[start + 8] << 24 | frame[start + 9] << 16 | frame[start + 10] << 8 | frame[start + 11]
         observer = self.tcp.observer
         before = array("I", tcb) if observer is not None else None
         expected = tcb[RCV_NXT]
         if tcb[STATE] == SYN_SENT:
-            self._input_syn_sent(frame, start, flags, seq, ack, now)
+            self._input_syn_sent(frame, start, flags, now)
         else:
-            self._input_synchronised(frame, start, end, flags, seq, ack, now)
+            self._input_synchronised(frame, start, end, flags, now)
         if observer is not None:
             observer.changed("receive", self, before)
         due = tcb[FLAGS] & (FLAG_ACK_NOW | FLAG_OUTPUT)
@@ -456,8 +448,9 @@ class Connection:
         elif due:
             self.output(now)
 
-    def _input_syn_sent(self, frame, start, flags, seq, ack, now):
+    def _input_syn_sent(self, frame, start, flags, now):
         tcb = self.tcb
+        ack = fast.number(frame, start + 8)
         good_ack = flags & ACK and ack == tcb[SND_NXT]
         if flags & ACK and not good_ack:
             if not flags & RST:
@@ -469,7 +462,7 @@ class Connection:
             return
         if not flags & SYN:
             return
-        self._take_syn(frame, start, start + (frame[start + 12] >> 4 << 2), seq, now)
+        self._take_syn(frame, start, start + (frame[start + 12] >> 4 << 2))
         if good_ack:
             self._established(frame, start, now, "SYN+ACK")
         else:
@@ -477,8 +470,10 @@ class Connection:
             tcb[SND_NXT] = tcb[ISS]
             self._send_syn(now)
 
-    def _input_synchronised(self, frame, start, end, flags, seq, ack, now):
+    def _input_synchronised(self, frame, start, end, flags, now):
         tcb = self.tcb
+        seq = fast.number(frame, start + 4)
+        ack = fast.number(frame, start + 8)
         ahead = difference(seq, tcb[RCV_NXT])
         window = difference(tcb[fast.RCV_ADV], tcb[RCV_NXT])
         if flags & RST:
@@ -609,40 +604,20 @@ class Connection:
             self._wait(now, self.keepalive)
 
     def _start(self, iss):
-        tcb = self.tcb
-        tcb[ISS] = tcb[SND_UNA] = tcb[SND_NXT] = iss
-        tcb[FLAGS] |= _AGREED  # what we offer; the peer's SYN takes away what it does not
-        shift = 0
-        while tcb[fast.RCV_SIZE] >> shift > 0xFFFF:
-            shift += 1
-        tcb[fast.RCV_SCALE] = shift
+        fast.begin(self.tcb, iss)
         if self.remote[0] == self.local[0]:
-            tcb[FLAGS] |= fast.FLAG_LOOP
+            self.tcb[FLAGS] |= fast.FLAG_LOOP
         if self.way is not None:
             self.way.begin(self)
-        tcb[fast.IP_ID] = iss & 0xFFFF
 
-    def _take_syn(self, frame, start, header_end, seq, now):
-        tcb = self.tcb
-        offered = fast.syn(tcb, frame, start, header_end)
-        tcb[FLAGS] &= offered | ~_AGREED
-        if not offered & fast.FLAG_SCALE:
-            tcb[fast.RCV_SCALE] = 0
-        if offered & fast.FLAG_TS:
-            fast.clock(self.tcp.words, now)
-            tcb[fast.TS_RECENT_AT] = self.tcp.words[fast.C_CLOCK]
-        self._expect(seq, tcb[fast.SND_MSS], _TIMESTAMPS if tcb[FLAGS] & fast.FLAG_TS else 0)
+    def _take_syn(self, frame, start, header_end):
+        self._expect(fast.number(frame, start + 4), fast.syn(self.tcb, frame, start, header_end))
 
-    def _expect(self, seq, mss, options):
-        """Sets what the peer's SYN with number `seq` tells; options: bytes of them in every segment."""
-        tcb = self.tcb
-        tcb[fast.HEADER] = _HEADER + options
-        tcb[fast.TEMPLATE + 11] = 20 + options << 18  # the data offset
-        tcb[fast.SND_MSS] = min(mss, self.tcp.ip.path_mtu(self.remote[0]) - 40) - options - self.options_size
-        tcb[fast.RCV_MSS] = fast.MSS_OURS - options
-        tcb[IRS] = seq
-        tcb[RCV_NXT] = tcb[fast.LAST_ACK_SENT] = (seq + 1) & 0xFFFFFFFF
-        tcb[fast.RCV_ADV] = (seq + 1 + min(tcb[fast.RCV_SIZE], 0xFFFF)) & 0xFFFFFFFF
+    def _expect(self, irs, offered):
+        # What the peer's SYN tells: its number, and what fast.syn() has found.
+        tcp = self.tcp
+        fast.expect(tcp.words, self.tcb, irs, offered, tcp.ip.path_mtu(self.remote[0]) - 40)
+        self.tcb[fast.SND_MSS] -= self.options_size
 
     def _send_syn(self, now):
         tcb = self.tcb

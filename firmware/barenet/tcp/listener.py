@@ -12,10 +12,6 @@ _PIECE = const(640)  # and of which so many lie in one piece
 _BESIDE = const(1024)  # what a connection takes beside its buffers, with the socket that accept() makes
 
 
-def _number(data, at):
-    return data[at] << 24 | data[at + 1] << 16 | data[at + 2] << 8 | data[at + 3]
-
-
 class Listener:
     """A listening port. `backlog` bounds the connections that are open or opening but not yet accepted."""
 
@@ -114,7 +110,7 @@ class Listener:
         cookies = late.load("tcp.cookies")
         self.tcp.drops["backlog full, cookie sent"] += 1
         self.cookies_until = ticks.add(now, _COOKIES_MS)
-        irs = _number(frame, start + 4)
+        irs = fast.number(frame, start + 4)
         tcb = self.tcp.block(local, remote, (irs + 1) & 0xFFFFFFFF, min(self.rcvbuf, 0xFFFF))
         fast.syn(tcb, frame, start, header_end)
         iss = cookies.make(self.tcp.secret, irs, tcb[fast.SND_MSS], now)
@@ -131,8 +127,8 @@ class Listener:
         cookies = late.load("tcp.cookies")
         local = (destination, self.port)
         remote = (source, frame[start] << 8 | frame[start + 1])
-        irs = (_number(frame, start + 4) - 1) & 0xFFFFFFFF
-        iss = (_number(frame, start + 8) - 1) & 0xFFFFFFFF
+        irs = (fast.number(frame, start + 4) - 1) & 0xFFFFFFFF
+        iss = (fast.number(frame, start + 8) - 1) & 0xFFFFFFFF
         self.tcp.block(local, remote, 0, 0)  # its addresses stand in `secret` now
         mss = cookies.check(self.tcp.secret, irs, iss, now)
         if mss == 0:
@@ -154,7 +150,7 @@ class Listener:
             iss = self.tcp._iss(connection, now)
             if above is not None and difference(iss, above) <= 0:
                 iss = (above + 0x10000) & 0xFFFFFFFF  # beyond all that the old connection has sent (RFC 9293 section 3.10.7.4)
-            connection.open_passive(frame, start, header_end, _number(frame, start + 4), now, iss)
+            connection.open_passive(frame, start, header_end, now, iss)
         except (OSError, MemoryError):
             self.tcp.drops["out of memory"] += 1
             connection._end(0)

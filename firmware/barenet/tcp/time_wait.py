@@ -35,16 +35,12 @@ def reopens_connection(connection, frame, start, header_end):
     tcb = connection.tcb
     stamp = _stamp(frame, start, header_end)
     ts_recent = tcb[fast.TS_RECENT] if tcb[fast.FLAGS] & fast.FLAG_TS else None
-    return reopens(_number(frame, start + 4), stamp, tcb[fast.RCV_NXT], ts_recent)
+    return reopens(fast.number(frame, start + 4), stamp, tcb[fast.RCV_NXT], ts_recent)
 
 
 def _stamp(frame, start, header_end):
     tcb = array("I", bytes(4 * fast.TCB_WORDS))
     return tcb[fast.TS_RECENT] if fast.syn(tcb, frame, start, header_end) & fast.FLAG_TS else None
-
-
-def _number(data, at):
-    return data[at] << 24 | data[at + 1] << 16 | data[at + 2] << 8 | data[at + 3]
 
 
 class TimeWaits:
@@ -91,7 +87,7 @@ class TimeWaits:
         """
         table = self.table
         at = i * _WORDS
-        seq = _number(frame, start + 4)
+        seq = fast.number(frame, start + 4)
         rcv_nxt = table[at + _RCV_NXT]
         offset = table[at + _TS_OFFSET]
         if flags & RST:
