@@ -498,6 +498,21 @@ def find(table, end: int, step: int, frame, at: int) -> int:
 
 
 @micropython.viper
+def remember(table, at: int, keys, slot: int, tcb):
+    """Writes the entry table[at:] of time_wait.py for a connection: what is left of it in TIME_WAIT."""
+    w = ptr32(int(ptr32(table)) + (at << 2))
+    k = ptr32(int(ptr32(keys)) + (slot << 3))
+    t = ptr32(tcb)
+    w[0] = k[0]
+    w[1] = k[1]
+    w[2] = t[SND_NXT]
+    w[3] = t[RCV_NXT]
+    w[4] = t[TS_RECENT]
+    w[5] = t[TS_OFFSET] | 1 if t[FLAGS] & FLAG_TS else 0
+    w[6] = t[WAIT_AT]
+
+
+@micropython.viper
 def move_words(table, to: int, start: int, n: int):
     """Moves n words of the table from `start` down to `to`."""
     w = ptr32(table)

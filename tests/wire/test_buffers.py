@@ -59,11 +59,34 @@ if ON_DEVICE:
 
 
 @on_wire
-def test_buffers_have_their_rings_at_once_where_memory_is_plenty():
+def test_receive_buffer_has_its_ring_at_once_where_memory_is_plenty_and_the_send_buffer_with_the_first_write():
     wire = Wire()
-    with Memory(wire, 100_000):
+    with Memory(wire, 100_000) as memory:
         peer, app = opened(wire)
-        assert rings(app.connection) == (1024, 1024)
+        assert rings(app.connection) == (1024, 0)
+        memory.set(100)  # the program may have it all for what it writes
+        assert app.write(b"hello") == 5 and rings(app.connection) == (1024, 1024)
+        peer.expect(ACK | PSH, text=b"hello")
+        peer.send(ACK)
+
+
+@on_wire
+def test_send_buffer_without_room_for_its_ring_takes_less():
+    wire = Wire()
+    with Memory(wire, 100_000) as memory:
+        peer, app = opened(wire)
+        memory.set(5000)
+        set_ring = app.connection.set_ring
+
+        def full(size, n):
+            if n > 100:
+                raise MemoryError
+            set_ring(size, n)
+
+        app.connection.set_ring = full
+        assert app.write(pattern(0, 40)) == 40 and rings(app.connection) == (1024, 64)
+        peer.expect(ACK | PSH, text=pattern(0, 40))
+        peer.send(ACK)
 
 
 @on_wire
@@ -129,7 +152,7 @@ def test_empty_rings_are_taken_back_for_a_connection_that_has_no_room():
         two.expect(ACK, after=40)
         second.write(b"unconfirmed")
         two.expect(ACK | PSH, text=b"unconfirmed")
-        memory.set(4000)
+        memory.set(4200)
         three, third = opened(wire, 5003)
         assert rings(first.connection) == (0, 0) and rings(second.connection) == (1024, 1024) and rings(third.connection) == (0, 0)
         one.send(ACK | PSH, text=b"again")

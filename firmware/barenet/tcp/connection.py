@@ -237,8 +237,9 @@ class Connection:
     def make_room(self, size, n):
         """Lets the ring of the receive buffer (size: fast.RCV_SIZE) or of the send buffer (fast.SND_SIZE) grow to take n bytes more.
 
-        Where memory is plenty it becomes as large as the buffer may be. Else it takes what must lie in it, and from what others send no more than
-        leaves the program _RESERVE; but _RING_STEP bytes always, so that a connection moves on while others hold the memory.
+        Where memory is plenty it becomes as large as the buffer may be; so it is for what a connection writes that has its whole receive buffer. Else
+        it takes what must lie in it, and from what others send no more than leaves the program _RESERVE; but _RING_STEP bytes always, so that a
+        connection moves on while others hold the memory.
         Raises MemoryError without memory for that; then the ring is as it was.
         """
         tcb = self.tcb
@@ -249,6 +250,11 @@ class Connection:
         need = min(n + tcb[size + 2], most)
         if need <= now:
             return
+        if not receiving and not now and tcb[fast.RCV_RING_SIZE] == tcb[fast.RCV_SIZE]:
+            try:
+                return self.set_ring(size, most)
+            except MemoryError:
+                pass
         need = min(max(need + _RING_STEP - 1 & -_RING_STEP, 2 * now), most)
         keep = _RESERVE if receiving else 0
         if spare(tcp, need, keep, False) or _asked == tcp.words[fast.C_NOW] and take_back(tcp) and spare(tcp, need, keep):
@@ -259,11 +265,6 @@ class Connection:
         else:
             need = _RING_STEP
         self.set_ring(size, need)
-
-    def make_buffers(self):
-        """Gives both buffers rings of their full size. Raises MemoryError."""
-        self.set_ring(fast.RCV_SIZE, self.tcb[fast.RCV_SIZE])
-        self.set_ring(fast.SND_SIZE, self.tcb[fast.SND_SIZE])
 
     def set_ring(self, size, n):
         """Gives the buffer `size` (see make_room) a ring of n bytes; what lies in the old one moves. Raises MemoryError."""
@@ -398,13 +399,13 @@ class Connection:
     def open(self, now, iss):
         """Active open: SYN (RFC 9293 section 3.10.1). Raises OSError(ENOMEM) without memory for the buffers."""
         try:
-            self.make_buffers()
+            self.set_ring(fast.RCV_SIZE, self.tcb[fast.RCV_SIZE])
         except MemoryError:
             take_back(self.tcp)
             try:
-                self.make_buffers()
+                self.set_ring(fast.RCV_SIZE, self.tcb[fast.RCV_SIZE])
             except MemoryError:
-                raise OSError(ENOMEM, "no memory for the buffers; use smaller SO_SNDBUF and SO_RCVBUF or close something")
+                raise OSError(ENOMEM, "no memory for the receive buffer; use a smaller SO_RCVBUF or close something")
         self._start(iss)
         self._move("active open")
         self.tcb[fast.PROGRESS_AT] = now
@@ -550,10 +551,10 @@ class Connection:
             tcb[FLAGS] &= ~fast.FLAG_ROUND
             self.tcp.congestion.grow(tcb, now)
         if tcb[FLAGS] & FLAG_FIN_ACKED and (state == FIN_WAIT_1 or state == CLOSING or state == LAST_ACK):
-            self._move("ACK of FIN")
             if state == LAST_ACK:
-                self._end(0, None)
+                self._end(0, "ACK of FIN")
                 return
+            self._move("ACK of FIN")
             if state == CLOSING:
                 self._enter_time_wait(now)
             elif tcb[FLAGS] & (FLAG_ORPHAN | FLAG_FIN_IN) == FLAG_ORPHAN:
@@ -717,8 +718,7 @@ class Connection:
         tcb[FLAGS] &= ~FLAG_WAIT
         state = tcb[STATE]
         if state == TIME_WAIT:
-            self._move("timeout")
-            self._end(0, None)
+            self.forget()
         elif state == FIN_WAIT_2 and tcb[FLAGS] & FLAG_ORPHAN:
             self._end(ETIMEDOUT)
         elif self.keepalive and ESTABLISHED <= state <= CLOSE_WAIT:
@@ -764,22 +764,22 @@ class Connection:
     def _enter_time_wait(self, now):
         # When there are more than a few, the oldest gives up its control block, and from then on each does so at once.
         tcb = self.tcb
+        tcp = self.tcp
         tcb[FLAGS] &= ~fast.FLAG_TIMERS
-        self._wait(now, TIME_WAIT_MS)
         if tcb[FLAGS] & FLAG_ACK_NOW:
             self.output(now)  # the ACK of the FIN: the control block may go now
-        tcp = self.tcp
-        connection = self
-        if tcp.time_waits is None or not tcb[FLAGS] & FLAG_ORPHAN:
-            tcp.free_buffers(self)
-            count = 0
-            for other in tcp.connections:
-                if other is not None and other.tcb[STATE] == TIME_WAIT:
-                    count += 1
-            if count <= TIME_WAITS:
-                return
-            connection = self.oldest_time_wait()
-        connection.compress()
+        if tcp.time_waits is not None and tcb[FLAGS] & FLAG_ORPHAN:
+            tcb[WAIT_AT] = ticks.add(now, TIME_WAIT_MS)
+            self.compress()
+            return
+        self._wait(now, TIME_WAIT_MS)
+        tcp.free_buffers(self)
+        count = 0
+        for other in tcp.connections:
+            if other is not None and other.tcb[STATE] == TIME_WAIT:
+                count += 1
+        if count > TIME_WAITS:
+            self.oldest_time_wait().compress()
 
     def oldest_time_wait(self):
         """Returns the connection, but this one, that is longest in TIME_WAIT, or None."""
@@ -802,9 +802,8 @@ class Connection:
         self.forget()
 
     def forget(self):
-        """Ends a TIME_WAIT early; what must be remembered of it, unless it opens anew, stays in TCP.time_waits."""
-        self._move("timeout")
-        self._end(0, None)
+        """Ends a TIME_WAIT; what must be remembered when that is early, unless it opens anew, stays in TCP.time_waits."""
+        self._end(0, "timeout")
 
     def _wait(self, now, ms):
         self.tcb[FLAGS] |= FLAG_WAIT
@@ -819,8 +818,7 @@ class Connection:
 
     def _end(self, code, event="abort"):
         """The connection is over: no timers, no more segments. Received data stays readable until the program closes it."""
-        if event is not None:
-            self._move(event)
+        self._move(event)
         if code and not self.error:
             self.error = code
         self.tcb[FLAGS] &= FLAG_ORPHAN

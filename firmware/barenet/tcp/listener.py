@@ -173,7 +173,7 @@ class Listener:
                 late.load("tcp.ip_options").arrived(connection, frame)
             n = self.rcvbuf + self.sndbuf
             if spare(tcp, n, max(n, PLENTY), False):
-                connection.make_buffers()
+                connection.set_ring(fast.RCV_SIZE, self.rcvbuf)
             connection.listener = self
             self.opening.append(connection)
             return connection

@@ -71,7 +71,9 @@ def move(connection, event):
     """
     tcb = connection.tcb
     before = tcb[STATE]
-    tcb[STATE] = TRANSITIONS[before].get(event, CLOSED if event == "RST" or event == "abort" else before)
-    observer = connection.tcp.observer
-    if observer is not None:
-        observer.moved(connection, before, event)
+    after = TRANSITIONS[before].get(event)
+    if after is None:
+        after = CLOSED if event == "RST" or event == "abort" else before
+    tcb[STATE] = after
+    if connection.tcp.observer is not None:
+        connection.tcp.observer.moved(connection, before, event)

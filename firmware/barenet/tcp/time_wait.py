@@ -10,7 +10,7 @@ _FEW = const(40)
 _MOST = const(200)  # the table has room for few, then for all: a server in use does not let it grow again and again
 _TIME_WAIT_MS = const(60_000)
 
-# The words of an entry; the first two are the key as it stands in a received frame.
+# The words of an entry, which fast.remember() writes; the first two are the key as it stands in a received frame.
 _SND_NXT = const(2)
 _RCV_NXT = const(3)
 _TS_RECENT = const(4)
@@ -52,7 +52,6 @@ class TimeWaits:
 
     def add(self, connection):
         """Takes over what must be remembered of a connection that nobody reads any more; without memory the oldest makes room. Raises MemoryError."""
-        tcb = connection.tcb
         if self.count == _MOST:
             self._remove(0)
         if self.count * _WORDS == len(self.table):
@@ -63,15 +62,7 @@ class TimeWaits:
                 if self.count == 0:
                     raise
                 self._remove(0)
-        table = self.table
-        at = self.count * _WORDS
-        # Plain Python would make a big int of each word.
-        fast.copy(table, connection.tcp.keys, 8, 4 * at, 8 * connection.slot)
-        fast.copy(table, tcb, 4, 4 * (at + _SND_NXT), 4 * fast.SND_NXT)
-        fast.copy(table, tcb, 4, 4 * (at + _RCV_NXT), 4 * fast.RCV_NXT)
-        fast.copy(table, tcb, 4, 4 * (at + _TS_RECENT), 4 * fast.TS_RECENT)
-        table[at + _TS_OFFSET] = tcb[fast.TS_OFFSET] | 1 if tcb[fast.FLAGS] & fast.FLAG_TS else 0
-        table[at + _EXPIRES] = tcb[fast.WAIT_AT]
+        fast.remember(self.table, self.count * _WORDS, connection.tcp.keys, connection.slot, connection.tcb)
         self.count += 1
 
     def find(self, frame, start, now):
