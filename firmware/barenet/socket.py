@@ -110,7 +110,9 @@ _RING_FULL = const(5_000)  # ms that a datagram waits for a free transmit descri
 _LINE = const(128)
 _PROTOCOLS = {SOCK_STREAM: IPPROTO_TCP, SOCK_DGRAM: IPPROTO_UDP}
 _REUSE = const(SOL_SOCKET << 16 | SO_REUSEADDR)
+_LINGER = const(SOL_SOCKET << 16 | SO_LINGER)
 _PEER = object()  # what sendto() calls the peer of connect()
+_PAIR = (tuple, list)
 _BUFFERS = (bytes, bytearray, memoryview)
 
 _open = []  # by descriptor, the socket; None where it is free
@@ -229,7 +231,7 @@ def _addresses(stack, host):
 
 def _resolve(stack, address):
     # Returns (4 bytes, port) of a program's (host, port).
-    if not isinstance(address, (tuple, list)) or len(address) < 2:
+    if not isinstance(address, _PAIR) or len(address) < 2:
         raise TypeError("an address is a tuple (host, port)")
     port = address[1]
     if not 0 <= port <= 65535:
@@ -306,12 +308,12 @@ class socket(io.IOBase):
     def __init__(self, af=AF_INET, type=SOCK_STREAM, proto=0, _connection=None):
         if af != AF_INET or type != SOCK_STREAM or proto:
             _check_kind(af, type, proto)
-        self._stack = current()
-        self._connection = _connection
+        stack = self._stack = current()
         if type == SOCK_DGRAM:
-            self._endpoint = self._stack.udp.endpoint()
+            self._endpoint = stack.udp.endpoint()
         elif _connection is None:
-            self._create()
+            _connection = stack.tcp.create()
+        self._connection = _connection
         if None in _open:
             self._descriptor = _open.index(None)
             _open[self._descriptor] = self
@@ -419,16 +421,15 @@ class socket(io.IOBase):
             finally:
                 stack.leave()
             return
-        self._may_connect()
         if port == 0:
             raise OSError(EINVAL, "a port lies between 1 and 65535")
+        if self._connection.remote is not None or self._listener is not None:
+            self._reconnect()
+        connection = self._connection
         stack.enter()
         try:
-            if self._connection.remote is not None:
-                self._connection.close(stack.now())
-                self._create()
-            connection = self._connection
-            self._configure()
+            if self._options:
+                self._configure()
             stack.tcp.connect(host, port, stack.now(), self._local[1], connection)
         except OSError:
             self._create()
@@ -439,7 +440,8 @@ class socket(io.IOBase):
             raise OSError(EINPROGRESS)
         if not self._wait(_opened, connection, self._send_ms):
             raise OSError(ETIMEDOUT, "no answer yet")
-        self._raise_error(connection)
+        if connection.error:
+            self._raise_error(connection)
 
     def shutdown(self, how):
         """Ends one direction or, with SHUT_RDWR, both.
@@ -479,15 +481,17 @@ class socket(io.IOBase):
         """
         if self._descriptor < 0:
             return
-        connection = self._connection
-        linger = self._options.get(SOL_SOCKET << 16 | SO_LINGER, -1)
+        linger = self._options.get(_LINGER, -1) if self._options else -1
+        if linger <= 0 or self._send_ms == 0:
+            self._free(linger)
+            return
         try:
-            if linger > 0 and self._send_ms != 0:
-                late.load("options").linger(self, linger * 1000)
+            late.load("options").linger(self, linger * 1000)
         finally:
-            self._free(connection, linger)
+            self._free(linger)
 
-    def _free(self, connection, linger):
+    def _free(self, linger):
+        connection = self._connection
         stack = self._stack
         stack.enter()
         try:
@@ -500,9 +504,9 @@ class socket(io.IOBase):
                 if linger == 0:
                     connection.linger = 0
                 connection.close(stack.now())
-            if self._listener is not None:
-                self._listener.close(stack.now())
-            if self._endpoint is not None:
+                if self._listener is not None:
+                    self._listener.close(stack.now())
+            else:
                 self._endpoint.close()
                 if self._groups:
                     options = late.load("options")
@@ -511,18 +515,24 @@ class socket(io.IOBase):
         finally:
             stack.leave()
 
-    def _may_connect(self):
+    def _reconnect(self):
+        # Makes ready for connect() a socket that was in use; raises what says that it still is.
         if self._listener is not None:
             raise OSError(EISCONN, "this socket listens")
         connection = self._connection
-        if connection.remote is None:
-            return
-        self._stack.poll()
+        stack = self._stack
+        stack.poll()
         if not _opened(connection):
             raise OSError(EALREADY, "a connection is being opened: poll for writability")
         self._raise_error(connection)
         if connection.state != CLOSED:
             raise OSError(EISCONN)
+        stack.enter()
+        try:
+            connection.close(stack.now())
+            self._create()
+        finally:
+            stack.leave()
 
     # Receiving.
 

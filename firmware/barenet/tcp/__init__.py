@@ -293,31 +293,36 @@ class TCP:
 
     def _place(self, connection, local, remote):
         """Gives a connection its addresses, a slot, and an entry in the hash table."""
-        if None in self.connections:
-            slot = self.connections.index(None)
-        else:
-            slot = len(self.connections)
-            if slot == CONNECTIONS:
-                oldest = connection.oldest_time_wait()
-                if oldest is not None:
-                    slot = oldest.slot
-                    oldest.compress()
-                if oldest is None or self.connections[slot] is not None:
-                    raise OSError(ENOMEM, "all connections are in use")
         try:
-            # The table that counts grows last, so that running out of memory in between leaves nothing inconsistent.
-            if len(self.connections) == slot:
-                for table, empty in ((self.tcbs, _FREE), (self.rcv, None), (self.snd, None), (self.connections, None)):
-                    if len(table) == slot:
-                        table.append(empty)
-        except MemoryError:
-            raise OSError(ENOMEM)
+            slot = self.connections.index(None)
+        except ValueError:
+            slot = self._grow(connection)
         connection.slot = slot
         self.connections[slot] = connection
         self.tcbs[slot] = connection.tcb
         connection.name(local, remote)
         fast.copy(self.keys, self.secret, 8, 8 * slot, 26)
         fast.index(self.objects, slot, slot + 1 if slot else len(self.connections))
+
+    def _grow(self, connection):
+        # Makes a slot where none is free.
+        slot = len(self.connections)
+        if slot == CONNECTIONS:
+            oldest = connection.oldest_time_wait()
+            if oldest is not None:
+                slot = oldest.slot
+                oldest.compress()
+            if oldest is None or self.connections[slot] is not None:
+                raise OSError(ENOMEM, "all connections are in use")
+            return slot
+        try:
+            # The table that counts grows last, so that running out of memory in between leaves nothing inconsistent.
+            for table, empty in ((self.tcbs, _FREE), (self.rcv, None), (self.snd, None), (self.connections, None)):
+                if len(table) == slot:
+                    table.append(empty)
+        except MemoryError:
+            raise OSError(ENOMEM)
+        return slot
 
     def _reopens(self, connection, frame, start, header_end, flags):
         """True for a SYN that may open a TIME_WAIT pair of addresses anew."""

@@ -317,16 +317,14 @@ class Connection:
 
     def output(self, now):
         """Sends what may leave now."""
-        if self.tcb[STATE] < ESTABLISHED:
+        tcb = self.tcb
+        tcp = self.tcp
+        if tcb[STATE] < ESTABLISHED:
             return
-        observer = self.tcp.observer
-        before = None if observer is None else array("I", self.tcb)
-        if self.tcb[FLAGS] & fast.FLAG_LOOP:
-            sent = self._loop(now)
-        else:
-            sent = fast.output(self.tcp.words, now, self.tcp.objects, self.slot)
-        if sent and observer is not None:
-            observer.changed("send", self, before)
+        before = None if tcp.observer is None else array("I", tcb)
+        sent = self._loop(now) if tcb[FLAGS] & fast.FLAG_LOOP else fast.output(tcp.words, now, tcp.objects, self.slot)
+        if before is not None and sent:
+            tcp.observer.changed("send", self, before)
 
     def _loop(self, now):
         """Sends what takes the way through the IP layer: frames to a peer on this board, and those with IP options."""
