@@ -213,7 +213,7 @@ class TCP:
 
     def block(self, local, remote, ack, window):
         """Returns a control block for one segment that belongs to no connection. ack, window: what that tells the peer."""
-        tcb = array("I", bytes(4 * fast.TCB_WORDS))
+        tcb = array("I", bytearray(4 * fast.TCB_WORDS))
         tcb[fast.TEMPLATE + 5] = 64 << 16  # TTL
         tcb[fast.IP_ID] = self.ip.identification
         self.ip.identification = self.ip.identification + 1 & 0xFFFF

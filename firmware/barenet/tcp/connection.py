@@ -155,7 +155,7 @@ class Connection:
         self.tcp = tcp
         # What is in flight needs a record a segment; small segments wait for a free one (as for lwIP's TCP_SND_QUEUELEN).
         records = min(sndbuf // 1024 + 4, 256)
-        tcb = self.tcb = array("I", bytes(4 * fast.TCB_WORDS + 8 * records))
+        tcb = self.tcb = array("I", bytearray(4 * fast.TCB_WORDS + 8 * records))
         tcb[fast.RECORD_SIZE] = records
         tcb[fast.RCV_SIZE] = rcvbuf
         tcb[fast.SND_SIZE] = sndbuf

@@ -39,7 +39,7 @@ def reopens_connection(connection, frame, start, header_end):
 
 
 def _stamp(frame, start, header_end):
-    tcb = array("I", bytes(4 * fast.TCB_WORDS))
+    tcb = array("I", bytearray(4 * fast.TCB_WORDS))
     return tcb[fast.TS_RECENT] if fast.syn(tcb, frame, start, header_end) & fast.FLAG_TS else None
 
 
