@@ -228,6 +228,7 @@ class Stack:
             self.tcp.poll(now)
             if (words[fast.C_SLOW_AT] - now - 1 & 0x3FFFFFFF) >> fast.SOON:
                 words[fast.C_SLOW_AT] = ticks.add(now, _SLOW_MS)
+                self.tcp.ring = None
                 self._slow(now)
         except Exception as e:
             self._count(e)

@@ -71,6 +71,31 @@ def test_receive_buffer_has_its_ring_at_once_where_memory_is_plenty_and_the_send
 
 
 @on_wire
+def test_ring_of_a_closed_connection_serves_the_next_one_and_is_kept_for_a_moment_only():
+    wire = Wire()
+    with Memory(wire, 100_000):
+        one, first = opened(wire, 5001)
+        ring = wire.tcp.rcv[first.connection.slot]
+        one.send(ACK | PSH, text=b"read")
+        one.expect(ACK, after=40)
+        assert first.read(9) == b"read"
+        first.close()
+        one.expect(FIN | ACK)
+        two, second = opened(wire, 5002)
+        assert wire.tcp.rcv[second.connection.slot] is ring
+        two.send(ACK | PSH, text=b"of the second")
+        two.expect(ACK, after=40)
+        assert second.read(99) == b"of the second"
+        second.close()
+        two.expect(FIN | ACK)
+        assert wire.tcp.ring is ring
+        one.send(ACK, seq=5, ack=2)
+        two.send(ACK, seq=14, ack=2)
+        wire.advance(60)
+        assert wire.tcp.ring is None
+
+
+@on_wire
 def test_send_buffer_without_room_for_its_ring_takes_less():
     wire = Wire()
     with Memory(wire, 100_000) as memory:

@@ -24,6 +24,7 @@ class TCP:
     and moved(connection, before, event) for tracing.
     """
 
+    ring = None  # of the connection that closed last, for the next one: until the stack looks at its slow timers
     hidden = None  # finds connections that segments are not looked up for, once there are some: see ip_options.py
 
     def __init__(self, ip):
@@ -279,6 +280,7 @@ class TCP:
 
     def free_ring(self, connection, rings, at):
         """Takes away the ring of a connection that stands in the list `rings` and whose address is in word `at` of its control block."""
+        self.ring = rings[connection.slot] or self.ring
         rings[connection.slot] = None
         connection.tcb[at] = 0  # the collector takes it for a pointer
         connection.tcb[at + 2] = 0  # its size
@@ -290,6 +292,7 @@ class TCP:
         for connection in self.connections:
             if connection is not None:
                 connection.abort(now)
+        self.ring = None
 
     def _place(self, connection, local, remote):
         """Gives a connection its addresses, a slot, and an entry in the hash table."""

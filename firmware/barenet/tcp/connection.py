@@ -90,6 +90,7 @@ def spare(tcp, n, keep, sure=True):
     need = n + keep
     if not 0 <= ticks.diff(now, _asked) < _FREE_MS or sure and _free < need:
         _asked = now
+        tcp.ring = None
         _free = gc.mem_free()
         if _free < need:
             gc.collect()
@@ -112,6 +113,7 @@ def take_back(tcp):
             if tcb[fast.SND_RING_SIZE] and not tcb[fast.SND_LEN]:
                 tcp.free_ring(connection, tcp.snd, fast.SND_RING)
                 found = True
+    tcp.ring = None
     return found
 
 
@@ -275,7 +277,11 @@ class Connection:
         else:
             at = fast.SND_RING
             rings = self.tcp.snd
-        ring = bytearray(n)
+        ring = self.tcp.ring
+        self.tcp.ring = None
+        if ring is None or len(ring) != n:
+            ring = None  # its memory may be what is needed
+            ring = bytearray(n)
         old = tcb[at + 2]
         if old:
             head = tcb[size + 1]
