@@ -524,14 +524,15 @@ def move_words(table, to: int, start: int, n: int):
 
 @micropython.viper
 def index(objects, slot: int, end: int):
-    """Puts the keys of slots `slot` to end - 1 into the hash table, which slot 0 begins anew; a slot whose ports are 0 is not in use."""
+    """Puts the keys of slots `slot` to end - 1 into the hash table, which slot -1 makes anew; a slot whose ports are 0 is not in use."""
     keys = ptr32(objects[O_KEYS])
     table = ptr8(objects[O_LOOKUP])
-    words = ptr32(objects[O_LOOKUP])
-    i = 0
-    while slot == 0 and i < 64:
-        words[i] = 0
-        i += 1
+    if slot < 0:
+        words = ptr32(objects[O_LOOKUP])
+        while slot < 63:
+            slot += 1
+            words[slot] = 0
+        slot = 0
     while slot < end:
         if keys[(slot << 1) + 1]:
             x = keys[slot << 1] ^ keys[(slot << 1) + 1]

@@ -193,7 +193,7 @@ def _until(stack, ready, what, timeout):
             nap = ticks.diff(end, stack.now())
             if nap <= 0:
                 return False
-        stack.wait(min(nap, _NAP))
+        stack.wait(nap if nap < _NAP else _NAP)
         stack.poll()
         if ready(what):
             return True
@@ -411,7 +411,8 @@ class socket(io.IOBase):
         writability, then look at SO_ERROR), EALREADY while that goes on, EISCONN, ECONNREFUSED, EHOSTUNREACH, ETIMEDOUT
         (after a timeout the attempt goes on until the socket is closed), EADDRINUSE. UDP: fixes the peer.
         """
-        self._check()
+        if self._descriptor < 0:
+            self._check()
         stack = self._stack
         host, port = _resolve(stack, address)
         if self._endpoint is not None:
@@ -438,8 +439,10 @@ class socket(io.IOBase):
             stack.leave()
         if self._send_ms == 0:
             raise OSError(EINPROGRESS)
-        if not self._wait(_opened, connection, self._send_ms):
+        if not _until(stack, _opened, connection, self._send_ms):
             raise OSError(ETIMEDOUT, "no answer yet")
+        if self._descriptor < 0:
+            self._check()  # a callback may have closed it
         if connection.error:
             self._raise_error(connection)
 

@@ -24,15 +24,14 @@ class TCP:
     and moved(connection, before, event) for tracing.
     """
 
-    ring = None  # of the connection that closed last, for the next one: until the stack looks at its slow timers
-    hidden = None  # finds connections that segments are not looked up for, once there are some: see ip_options.py
-
     def __init__(self, ip):
         self.ip = ip
         pool = ip.link.pool
         self.words = pool.words
         self.objects = pool.objects
         self.observer = None
+        self.ring = None  # of the connection that closed last, for the next one: until the stack looks at its slow timers
+        self.hidden = None  # finds connections that segments are not looked up for, once there are some: see ip_options.py
         self.connections = []
         self.listeners = {}
         self.tcbs = self.objects[fast.O_TCBS] = []
@@ -107,9 +106,11 @@ class TCP:
             connection.open(now, self._iss(connection, now))
             if before is not None:
                 self.observer.changed("connect", connection, before)
-        except (OSError, MemoryError):
+        except (OSError, MemoryError) as e:
             connection._end(0)
             self.delete(connection)
+            if isinstance(e, MemoryError):
+                raise OSError(ENOMEM, "no memory for the receive buffer; use a smaller SO_RCVBUF or close something")
             raise
         return connection
 
@@ -148,7 +149,7 @@ class TCP:
                 connection.input(frame, start, end, flags, now)
                 return
             above = connection.tcb[fast.SND_NXT]
-            connection.forget()
+            connection._end(0, "timeout")
         elif self.time_waits is not None:
             i = self.time_waits.find(frame, start, now)
             if i >= 0:
@@ -255,7 +256,7 @@ class TCP:
         if slot < 0:
             return
         self.keys[2 * slot] = self.keys[2 * slot + 1] = 0
-        fast.index(self.objects, 0, len(self.connections))
+        fast.index(self.objects, -1, len(self.connections))
 
     def delete(self, connection):
         """Frees the connection's slot and buffers (the last step of its life)."""
@@ -305,7 +306,7 @@ class TCP:
         self.tcbs[slot] = connection.tcb
         connection.name(local, remote)
         fast.copy(self.keys, self.secret, 8, 8 * slot, 26)
-        fast.index(self.objects, slot, slot + 1 if slot else len(self.connections))
+        fast.index(self.objects, slot, slot + 1)
 
     def _grow(self, connection):
         # Makes a slot where none is free.

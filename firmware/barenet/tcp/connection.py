@@ -4,7 +4,7 @@ import gc
 from array import array
 
 from barenet import fast, late, ticks
-from barenet.errors import ECONNABORTED, ECONNREFUSED, ECONNRESET, EMSGSIZE, ENOMEM, ETIMEDOUT
+from barenet.errors import ECONNABORTED, ECONNREFUSED, ECONNRESET, EMSGSIZE, ETIMEDOUT
 from barenet.fast import (
     ACK,
     CLOSE_WAIT,
@@ -401,25 +401,23 @@ class Connection:
         self._end(ECONNABORTED if not self.tcb[FLAGS] & FLAG_ORPHAN else 0, "abort")
 
     def open(self, now, iss):
-        """Active open: SYN (RFC 9293 section 3.10.1). Raises OSError(ENOMEM) without memory for the buffers."""
+        """Active open: SYN (RFC 9293 section 3.10.1). Raises MemoryError without memory for the receive buffer."""
+        tcb = self.tcb
         try:
-            self.set_ring(fast.RCV_SIZE, self.tcb[fast.RCV_SIZE])
+            self.set_ring(fast.RCV_SIZE, tcb[fast.RCV_SIZE])
         except MemoryError:
             take_back(self.tcp)
-            try:
-                self.set_ring(fast.RCV_SIZE, self.tcb[fast.RCV_SIZE])
-            except MemoryError:
-                raise OSError(ENOMEM, "no memory for the receive buffer; use a smaller SO_RCVBUF or close something")
+            self.set_ring(fast.RCV_SIZE, tcb[fast.RCV_SIZE])
         self._start(iss)
         self._move("active open")
-        self.tcb[fast.PROGRESS_AT] = now
+        tcb[fast.PROGRESS_AT] = now
         self._send_syn(now)
 
     def open_passive(self, frame, start, header_end, now, iss):
         """Passive open: a SYN for a listening port has arrived; answers SYN+ACK (RFC 9293 section 3.10.7.2)."""
         self.tcb[STATE] = fast.LISTEN
         self._start(iss)
-        self._take_syn(frame, start, header_end)
+        self._expect(fast.number(frame, start + 4), fast.syn(self.tcb, frame, start, header_end))
         self._move("SYN")
         self._send_syn(now)
 
@@ -467,7 +465,7 @@ class Connection:
             return
         if not flags & SYN:
             return
-        self._take_syn(frame, start, start + (frame[start + 12] >> 4 << 2))
+        self._expect(fast.number(frame, start + 4), fast.syn(tcb, frame, start, start + (frame[start + 12] >> 4 << 2)))
         if good_ack:
             self._established(frame, start, now, "SYN+ACK")
         else:
@@ -615,9 +613,6 @@ class Connection:
         if self.way is not None:
             self.way.begin(self)
 
-    def _take_syn(self, frame, start, header_end):
-        self._expect(fast.number(frame, start + 4), fast.syn(self.tcb, frame, start, header_end))
-
     def _expect(self, irs, offered):
         # What the peer's SYN tells: its number, and what fast.syn() has found.
         tcp = self.tcp
@@ -633,7 +628,7 @@ class Connection:
         tcb[SND_NXT] = (tcb[ISS] + 1) & 0xFFFFFFFF
         tcb[FLAGS] |= FLAG_RTX
         self._timer(RTX_AT, now, tcb[RTO])
-        self._control(flags, tcb[ISS], now)
+        self.tcp.send_control(tcb, self.remote[0], flags, tcb[ISS], now, self.way)
 
     def _established(self, frame, start, now, event):
         tcb = self.tcb
@@ -722,7 +717,7 @@ class Connection:
         tcb[FLAGS] &= ~FLAG_WAIT
         state = tcb[STATE]
         if state == TIME_WAIT:
-            self.forget()
+            self._end(0, "timeout")
         elif state == FIN_WAIT_2 and tcb[FLAGS] & FLAG_ORPHAN:
             self._end(ETIMEDOUT)
         elif self.keepalive and ESTABLISHED <= state <= CLOSE_WAIT:
@@ -803,10 +798,6 @@ class Connection:
             tcp.time_waits.add(self)
         except MemoryError:
             pass  # the oldest of them all is forgotten sooner
-        self.forget()
-
-    def forget(self):
-        """Ends a TIME_WAIT; what must be remembered when that is early, unless it opens anew, stays in TCP.time_waits."""
         self._end(0, "timeout")
 
     def _wait(self, now, ms):

@@ -59,7 +59,7 @@ class _Segments:
             slot = hidden.slot
             tcp.keys[2 * slot] = hidden.key[0]
             tcp.keys[2 * slot + 1] = hidden.key[1]
-            fast.index(tcp.objects, 0, len(tcp.connections))
+            fast.index(tcp.objects, slot, slot + 1)
         try:
             tcp.input(frame, start, end, source, destination, now)
         finally:

@@ -71,9 +71,10 @@ def move(connection, event):
     """
     tcb = connection.tcb
     before = tcb[STATE]
-    after = TRANSITIONS[before].get(event)
-    if after is None:
-        after = CLOSED if event == "RST" or event == "abort" else before
-    tcb[STATE] = after
+    row = TRANSITIONS[before]
+    if event in row:
+        tcb[STATE] = row[event]
+    elif event == "RST" or event == "abort":
+        tcb[STATE] = CLOSED
     if connection.tcp.observer is not None:
         connection.tcp.observer.moved(connection, before, event)
