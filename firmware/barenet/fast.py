@@ -599,15 +599,6 @@ def address(tcb, mac, secret):
 
 
 @micropython.viper
-def hide(tcb, numbers):
-    """Takes a keyed hash of the addresses for what nobody may guess: ISS, until it gets its value (RFC 6528 section 3), and TS_OFFSET, whose low byte stays 0."""
-    t = ptr32(tcb)
-    n = ptr32(numbers)
-    t[ISS] = n[0]
-    t[TS_OFFSET] = n[1] << 8
-
-
-@micropython.viper
 def begin(tcb, iss: int):
     """Sets what a connection begins with: its numbers, the scale of its window, and what it offers; the peer's SYN takes away what it does not."""
     t = ptr32(tcb)

@@ -14,7 +14,6 @@ BUFFER = const(5840)  # 4 segments: half of what 8 receive frames hold, and two 
 BUFFER_MIN = const(536)
 BUFFER_MAX = const(0xFFFFF)
 _EPHEMERAL = const(49152)
-_FREE = array("I", [0, 0])  # stands for the control block of an empty slot
 
 
 class TCP:
@@ -99,16 +98,18 @@ class TCP:
             raise OSError(EADDRINUSE)
         if connection is None:
             connection = self.create()
-        self._place(connection, (address if address[0] == 127 else self.ip.address, local_port), (address, port))
-        # A copy that nobody needs would hold the buffers, whose addresses are in it, for as long as the collector takes some number for its own.
-        before = None if self.observer is None else array("I", connection.tcb)
+        before = None
         try:
+            connection.place((address if address[0] == 127 else self.ip.address, local_port), (address, port))
+            if self.observer is not None:
+                # A copy that nobody needs would hold the buffers, whose addresses are in it, for as long as the collector takes some number for its own.
+                before = array("I", connection.tcb)
             connection.open(now, self._iss(connection, now))
             if before is not None:
                 self.observer.changed("connect", connection, before)
         except (OSError, MemoryError) as e:
             connection._end(0)
-            self.delete(connection)
+            connection.delete()
             if isinstance(e, MemoryError):
                 raise OSError(ENOMEM, "no memory for the receive buffer; use a smaller SO_RCVBUF or close something")
             raise
@@ -250,42 +251,6 @@ class TCP:
         else:
             way.send(frame[14:end], now)
 
-    def unlist(self, connection):
-        """No segment finds the connection any more."""
-        slot = connection.slot
-        if slot < 0:
-            return
-        self.keys[2 * slot] = self.keys[2 * slot + 1] = 0
-        fast.index(self.objects, -1, len(self.connections))
-
-    def delete(self, connection):
-        """Frees the connection's slot and buffers (the last step of its life)."""
-        slot = connection.slot
-        if slot >= 0 and self.connections[slot] is connection:
-            if self.observer is not None:
-                self.observer.moved(connection, connection.state, "delete")
-            self.connections[slot] = None
-            if self.rcv[slot] is not None or self.snd[slot] is not None:
-                self.free_ring(connection, self.rcv, fast.RCV_RING)
-                self.free_ring(connection, self.snd, fast.SND_RING)
-            self.tcbs[slot] = _FREE
-            self.words[fast.C_SLOT] = self.words[fast.C_TCB] = 0
-            connection.slot = -1
-
-    def free_buffers(self, connection):
-        """Frees the buffers that have done their work: the receive buffer when nobody reads any more, the send buffer when all is confirmed."""
-        if connection.tcb[fast.FLAGS] & fast.FLAG_ORPHAN:
-            self.free_ring(connection, self.rcv, fast.RCV_RING)
-        if connection.tcb[fast.SND_LEN] == 0:
-            self.free_ring(connection, self.snd, fast.SND_RING)
-
-    def free_ring(self, connection, rings, at):
-        """Takes away the ring of a connection that stands in the list `rings` and whose address is in word `at` of its control block."""
-        self.ring = rings[connection.slot] or self.ring
-        rings[connection.slot] = None
-        connection.tcb[at] = 0  # the collector takes it for a pointer
-        connection.tcb[at + 2] = 0  # its size
-
     def abort_all(self, now):
         """Resets every connection (the interface goes down, or our address changes). Listening ports stay: they serve the next address."""
         for listener in self.listeners.values():
@@ -294,39 +259,6 @@ class TCP:
             if connection is not None:
                 connection.abort(now)
         self.ring = None
-
-    def _place(self, connection, local, remote):
-        """Gives a connection its addresses, a slot, and an entry in the hash table."""
-        try:
-            slot = self.connections.index(None)
-        except ValueError:
-            slot = self._grow(connection)
-        connection.slot = slot
-        self.connections[slot] = connection
-        self.tcbs[slot] = connection.tcb
-        connection.name(local, remote)
-        fast.copy(self.keys, self.secret, 8, 8 * slot, 26)
-        fast.index(self.objects, slot, slot + 1)
-
-    def _grow(self, connection):
-        # Makes a slot where none is free.
-        slot = len(self.connections)
-        if slot == CONNECTIONS:
-            oldest = connection.oldest_time_wait()
-            if oldest is not None:
-                slot = oldest.slot
-                oldest.compress()
-            if oldest is None or self.connections[slot] is not None:
-                raise OSError(ENOMEM, "all connections are in use")
-            return slot
-        try:
-            # The table that counts grows last, so that running out of memory in between leaves nothing inconsistent.
-            for table, empty in ((self.tcbs, _FREE), (self.rcv, None), (self.snd, None), (self.connections, None)):
-                if len(table) == slot:
-                    table.append(empty)
-        except MemoryError:
-            raise OSError(ENOMEM)
-        return slot
 
     def _reopens(self, connection, frame, start, header_end, flags):
         """True for a SYN that may open a TIME_WAIT pair of addresses anew."""

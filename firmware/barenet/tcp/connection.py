@@ -4,7 +4,7 @@ import gc
 from array import array
 
 from barenet import fast, late, ticks
-from barenet.errors import ECONNABORTED, ECONNREFUSED, ECONNRESET, EMSGSIZE, ETIMEDOUT
+from barenet.errors import ECONNABORTED, ECONNREFUSED, ECONNRESET, EMSGSIZE, ENOMEM, ETIMEDOUT
 from barenet.fast import (
     ACK,
     CLOSE_WAIT,
@@ -46,6 +46,7 @@ from barenet.fast import (
     URG,
     WAIT_AT,
 )
+from barenet.tcp import CONNECTIONS
 from barenet.tcp.states import move
 from micropython import const
 
@@ -75,6 +76,7 @@ _RESERVE = const(2048)  # bytes of it that are the program's, however much its p
 _RING_STEP = const(32)
 _FREE_MS = const(100)
 
+_FREE = array("I", [0, 0])  # stands for the control block of an empty slot
 _free = 0  # bytes of heap, as far as known
 _asked = -_FREE_MS  # when
 
@@ -108,10 +110,10 @@ def take_back(tcp):
         if connection is not None:
             tcb = connection.tcb
             if tcb[fast.RCV_RING_SIZE] and not tcb[fast.RCV_LEN] | tcb[fast.OUT_OF_ORDER]:
-                tcp.free_ring(connection, tcp.rcv, fast.RCV_RING)
+                connection.free_ring(tcp.rcv, fast.RCV_RING)
                 found = True
             if tcb[fast.SND_RING_SIZE] and not tcb[fast.SND_LEN]:
-                tcp.free_ring(connection, tcp.snd, fast.SND_RING)
+                connection.free_ring(tcp.snd, fast.SND_RING)
                 found = True
     tcp.ring = None
     return found
@@ -167,15 +169,89 @@ class Connection:
         tcb[RTO] = RTO_INITIAL
         tcb[fast.SSTHRESH] = fast.CWND_MAX
 
-    def name(self, local, remote):
-        """Gives the connection its addresses, (address, port) each.
+    def place(self, local, remote):
+        """Gives the connection its addresses, (address, port) each, a slot, and an entry in the hash table. Raises OSError(ENOMEM), MemoryError.
 
-        ISS holds a keyed hash of them until it gets its value (RFC 6528 section 3), TS_OFFSET some more of it; its low byte stays 0.
+        ISS holds a keyed hash of the addresses until it gets its value (RFC 6528 section 3), TS_OFFSET some more of it; its low byte stays 0.
         """
+        tcp = self.tcp
+        tcb = self.tcb
+        try:
+            slot = tcp.connections.index(None)
+        except ValueError:
+            slot = self._grow()
+        self.slot = slot
+        tcp.connections[slot] = self
+        tcp.tcbs[slot] = tcb
         self.local = local
         self.remote = remote
-        self.tcp.name(self.tcb, local, remote)
-        fast.hide(self.tcb, sha256(self.tcp.secret).digest())
+        tcp.name(tcb, local, remote)
+        fast.copy(tcp.keys, tcp.secret, 8, 8 * slot, 26)
+        fast.index(tcp.objects, slot, slot + 1)
+        numbers = sha256(tcp.secret).digest()
+        fast.copy(tcb, numbers, 4, ISS * 4, 0)
+        fast.copy(tcb, numbers, 3, fast.TS_OFFSET * 4 + 1, 4)
+
+    def _grow(self):
+        # Makes a slot where none is free.
+        tcp = self.tcp
+        slot = len(tcp.connections)
+        if slot == CONNECTIONS:
+            oldest = self.oldest_time_wait()
+            if oldest is not None:
+                slot = oldest.slot
+                oldest.compress()
+            if oldest is None or tcp.connections[slot] is not None:
+                raise OSError(ENOMEM, "all connections are in use")
+            return slot
+        try:
+            # The table that counts grows last, so that running out of memory in between leaves nothing inconsistent.
+            for table, empty in ((tcp.tcbs, _FREE), (tcp.rcv, None), (tcp.snd, None), (tcp.connections, None)):
+                if len(table) == slot:
+                    table.append(empty)
+        except MemoryError:
+            raise OSError(ENOMEM)
+        return slot
+
+    def unlist(self):
+        """No segment finds the connection any more."""
+        tcp = self.tcp
+        slot = self.slot
+        if slot >= 0:
+            tcp.keys[2 * slot] = tcp.keys[2 * slot + 1] = 0
+            fast.index(tcp.objects, -1, len(tcp.connections))
+
+    def delete(self):
+        """Frees the connection's slot and buffers (the last step of its life)."""
+        tcp = self.tcp
+        slot = self.slot
+        if slot < 0:
+            return
+        if tcp.observer is not None:
+            tcp.observer.moved(self, self.tcb[STATE], "delete")
+        tcp.connections[slot] = None
+        if tcp.rcv[slot] is not None or tcp.snd[slot] is not None:
+            self.free_ring(tcp.rcv, fast.RCV_RING)
+            self.free_ring(tcp.snd, fast.SND_RING)
+        tcp.tcbs[slot] = _FREE
+        tcp.words[fast.C_SLOT] = tcp.words[fast.C_TCB] = 0
+        self.slot = -1
+
+    def _free_buffers(self):
+        # Those that have done their work: the receive buffer when nobody reads any more, the send buffer when all is confirmed.
+        tcb = self.tcb
+        if tcb[FLAGS] & FLAG_ORPHAN and tcb[fast.RCV_RING_SIZE]:
+            self.free_ring(self.tcp.rcv, fast.RCV_RING)
+        if tcb[fast.SND_LEN] == 0 and tcb[fast.SND_RING_SIZE]:
+            self.free_ring(self.tcp.snd, fast.SND_RING)
+
+    def free_ring(self, rings, at):
+        """Takes away the ring that stands in the list `rings` and whose address is in word `at` of the control block."""
+        slot = self.slot
+        self.tcp.ring = rings[slot] or self.tcp.ring
+        rings[slot] = None
+        self.tcb[at] = 0  # the collector takes it for a pointer
+        self.tcb[at + 2] = 0  # its size
 
     @property
     def state(self):
@@ -382,9 +458,9 @@ class Connection:
         tcb[FLAGS] |= FLAG_ORPHAN
         self.shutdown(now)
         if tcb[STATE] == CLOSED:
-            self.tcp.delete(self)
+            self.delete()
             return
-        self.tcp.free_buffers(self)
+        self._free_buffers()
         if tcb[STATE] == FIN_WAIT_2:
             self._wait(now, FIN_WAIT_2_MS)
 
@@ -561,7 +637,7 @@ class Connection:
                 self._enter_time_wait(now)
             elif tcb[FLAGS] & (FLAG_ORPHAN | FLAG_FIN_IN) == FLAG_ORPHAN:
                 self._wait(now, FIN_WAIT_2_MS)
-                self.tcp.free_buffers(self)
+                self._free_buffers()
         if tcb[FLAGS] & FLAG_FIN_IN and ESTABLISHED <= tcb[STATE] <= FIN_WAIT_2:
             self._move("FIN")
             if tcb[STATE] == TIME_WAIT:
@@ -772,7 +848,7 @@ class Connection:
             self.compress()
             return
         self._wait(now, TIME_WAIT_MS)
-        tcp.free_buffers(self)
+        self._free_buffers()
         count = 0
         for other in tcp.connections:
             if other is not None and other.tcb[STATE] == TIME_WAIT:
@@ -817,8 +893,8 @@ class Connection:
         if code and not self.error:
             self.error = code
         self.tcb[FLAGS] &= FLAG_ORPHAN
-        self.tcp.unlist(self)
+        self.unlist()
         if self.listener is not None:
             self.listener.gone(self)
         if self.tcb[FLAGS] & FLAG_ORPHAN:
-            self.tcp.delete(self)
+            self.delete()

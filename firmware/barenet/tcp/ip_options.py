@@ -27,7 +27,7 @@ class Way(ip_options.Way):
         if key[1]:
             connection.key = key
         connection.tcb[FLAGS] |= fast.FLAG_LOOP
-        tcp.unlist(connection)
+        connection.unlist()
 
     def segment(self, packet, now):
         """Sends a packet that fast.output() has made; one that finds no room or no route is lost."""
@@ -64,7 +64,7 @@ class _Segments:
             tcp.input(frame, start, end, source, destination, now)
         finally:
             if hidden is not None:
-                tcp.unlist(hidden)
+                hidden.unlist()
 
     def find(self, port, remote):
         """Returns the hidden connection of this port of ours and the peer's (address, port), or None."""

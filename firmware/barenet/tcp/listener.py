@@ -57,10 +57,10 @@ class Listener:
         """A connection ended before it was accepted. One with an error still in the queue is dropped, as accept(2) would fail on it."""
         if connection in self.opening:
             self.opening.remove(connection)
-            self.tcp.delete(connection)
+            connection.delete()
         elif connection in self.waiting and not connection.readable():
             self.waiting.remove(connection)
-            self.tcp.delete(connection)
+            connection.delete()
 
     def close(self, now):
         """Stops listening; connections nobody accepted are reset (RFC 9293 section 3.10.4)."""
@@ -154,7 +154,7 @@ class Listener:
         except (OSError, MemoryError):
             self.tcp.drops["out of memory"] += 1
             connection._end(0)
-            self.tcp.delete(connection)
+            connection.delete()
 
     def _open_passive(self, local, remote, frame, now):
         """Returns a connection with its place among those that are opening, None without memory for it."""
@@ -168,7 +168,7 @@ class Listener:
                 if not take_back(tcp):
                     raise
                 connection = self._create()
-            tcp._place(connection, local, remote)
+            connection.place(local, remote)
             if frame[14] != 0x45:
                 late.load("tcp.ip_options").arrived(connection, frame)
             n = self.rcvbuf + self.sndbuf
@@ -181,7 +181,7 @@ class Listener:
             tcp.drops["out of memory"] += 1
             if connection is not None:
                 connection._end(0)
-                tcp.delete(connection)
+                connection.delete()
             return None
 
     def _create(self):
