@@ -260,6 +260,7 @@ _BURSTS_A_POLL = const(16)  # of transmit frames
 ACK_DELAY = const(40)  # ms
 RTO_MIN = const(200)  # ms
 RTO_MAX = const(60000)
+_RTO_INITIAL = const(1000)  # ms, RFC 6298 section 2.1
 _RTO_AFTER_SYN_LOSS = const(3000)  # ms, RFC 6298 section 5.7
 MSS_DEFAULT = const(536)  # when the peer names none (RFC 9293 3.7.1)
 MSS_OURS = const(1460)  # MTU 1500 - 40
@@ -554,11 +555,13 @@ def clock(words, now: int):
 
 
 @micropython.viper
-def key(secret, local, remote, local_port: int, remote_port: int):
-    """Puts two addresses (4 bytes each) and ports where they stand in a received frame: behind the 22 bytes of `secret` that are secret."""
+def key(secret, local, remote):
+    """Puts two ends, (address of 4 bytes, port) each, where they stand in a received frame: behind the 22 bytes of `secret` that are secret."""
     s = ptr8(int(ptr8(secret)) + 22)
-    a = ptr8(local)
-    b = ptr8(remote)
+    a = ptr8(local[0])
+    b = ptr8(remote[0])
+    local_port = int(local[1])
+    remote_port = int(remote[1])
     i = 0
     while i < 4:
         s[i] = a[i]
@@ -599,6 +602,39 @@ def address(tcb, mac, secret):
 
 
 @micropython.viper
+def enlist(objects, slot: int, secret):
+    """Lets segments with the key of key() be found in a slot."""
+    k = ptr32(int(ptr32(objects[O_KEYS])) + (slot << 3))
+    s = ptr16(int(ptr8(secret)) + 26)
+    k[0] = s[0] | s[1] << 16
+    k[1] = s[2] | s[3] << 16
+    index(objects, slot, slot + 1)
+
+
+@micropython.viper
+def create(tcb, rcvbuf: int, sndbuf: int, records: int):
+    """Sets what a new control block begins with."""
+    t = ptr32(tcb)
+    t[RECORD_SIZE] = records
+    t[RCV_SIZE] = rcvbuf
+    t[SND_SIZE] = sndbuf
+    t[TEMPLATE + 5] = 64 << 16  # TTL
+    t[SND_MSS] = MSS_DEFAULT
+    t[RCV_MSS] = MSS_OURS
+    t[RTO] = _RTO_INITIAL
+    t[SSTHRESH] = CWND_MAX
+
+
+@micropython.viper
+def hide(tcb, numbers):
+    """Takes from a keyed hash what nobody may guess: ISS, until it gets its value (RFC 6528 section 3), and TS_OFFSET, whose low byte stays 0."""
+    t = ptr32(tcb)
+    n = ptr32(numbers)
+    t[ISS] = n[0]
+    t[TS_OFFSET] = n[1] << 8
+
+
+@micropython.viper
 def begin(tcb, iss: int):
     """Sets what a connection begins with: its numbers, the scale of its window, and what it offers; the peer's SYN takes away what it does not."""
     t = ptr32(tcb)
@@ -617,12 +653,13 @@ def begin(tcb, iss: int):
 def syn(tcb, frame, start: int, end: int) -> int:
     """Reads the options of a SYN whose TCP header is frame[start:end] (RFC 9293 section 3.2, 7323 sections 2.2 and 3.2, 2018 section 2).
 
-    Sets SND_MSS, and what is there of SND_SCALE and TS_RECENT; returns the FLAG_SCALE, FLAG_SACK and FLAG_TS of what is there.
+    Sets IRS, SND_MSS, and what is there of SND_SCALE and TS_RECENT; returns the FLAG_SCALE, FLAG_SACK and FLAG_TS of what is there.
     Option lists that are cut off, never end or lie about their lengths are read as far as they make sense.
     """
     t = ptr32(tcb)
     f = ptr8(frame)
     t[SND_MSS] = MSS_DEFAULT
+    t[IRS] = f[start + 4] << 24 | f[start + 5] << 16 | f[start + 6] << 8 | f[start + 7]
     found = 0
     at = start + 20
     while at < end and f[at]:
@@ -652,8 +689,8 @@ def syn(tcb, frame, start: int, end: int) -> int:
 
 
 @micropython.viper
-def expect(words, tcb, irs: int, offered: int, mss: int):
-    """Sets what the peer's SYN tells: its number, what syn() has found, and SND_MSS, of which the path takes `mss`."""
+def expect(words, tcb, offered: int, mss: int):
+    """Sets what follows from IRS, from SND_MSS, of which the path takes `mss`, and from what the peer's SYN offers (see syn())."""
     c = ptr32(words)
     t = ptr32(tcb)
     t[FLAGS] &= offered | ~AGREED
@@ -669,14 +706,13 @@ def expect(words, tcb, irs: int, offered: int, mss: int):
         mss = t[SND_MSS]
     t[SND_MSS] = mss - options
     t[RCV_MSS] = MSS_OURS - options
-    t[IRS] = irs
-    irs += 1
-    t[RCV_NXT] = irs
-    t[LAST_ACK_SENT] = irs
+    first = t[IRS] + 1
+    t[RCV_NXT] = first
+    t[LAST_ACK_SENT] = first
     window = t[RCV_SIZE]
     if window > 0xFFFF:
         window = 0xFFFF
-    t[RCV_ADV] = irs + window
+    t[RCV_ADV] = first + window
 
 
 @micropython.viper

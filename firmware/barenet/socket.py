@@ -487,11 +487,14 @@ class socket(io.IOBase):
         linger = self._options.get(_LINGER, -1) if self._options else -1
         if linger <= 0 or self._send_ms == 0:
             self._free(linger)
-            return
+        else:
+            self._linger(linger)
+
+    def _linger(self, seconds):
         try:
-            late.load("options").linger(self, linger * 1000)
+            late.load("options").linger(self, seconds * 1000)
         finally:
-            self._free(linger)
+            self._free(seconds)
 
     def _free(self, linger):
         connection = self._connection
@@ -511,10 +514,8 @@ class socket(io.IOBase):
                     self._listener.close(stack.now())
             else:
                 self._endpoint.close()
-                if self._groups:
-                    options = late.load("options")
-                    while self._groups:
-                        options.leave(self, self._groups[0])
+                while self._groups:
+                    late.load("options").leave(self, self._groups[0])
         finally:
             stack.leave()
 

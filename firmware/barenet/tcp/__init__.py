@@ -94,7 +94,7 @@ class TCP:
             raise OSError(EHOSTUNREACH, "%d.%d.%d.%d is not the address of one host" % tuple(address))
         if local_port == 0:
             local_port = self.free_port(address, port)
-        elif self._exists(local_port, address, port):
+        elif self._exists(local_port, (address, port)):
             raise OSError(EADDRINUSE)
         if connection is None:
             connection = self.create()
@@ -227,7 +227,7 @@ class TCP:
 
     def name(self, tcb, local, remote):
         """Makes the header template of a control block. local, remote: (address of 4 bytes, port), which then stand in `secret`, as they arrive."""
-        fast.key(self.secret, local[0], remote[0], local[1], remote[1])
+        fast.key(self.secret, local, remote)
         fast.address(tcb, self.ip.link.mac, self.secret)
 
     def send_control(self, tcb, destination, flags, seq, now, way=None):
@@ -266,21 +266,19 @@ class TCP:
             return False
         return late.load("tcp.time_wait").reopens_connection(connection, frame, start, header_end)
 
-    def _exists(self, local_port, address, port):
-        fast.key(self.secret, self.ip.address, address, local_port, port)
-        if fast.lookup(self.objects, self.secret, 30) >= 0:
-            return True
-        return self.hidden is not None and self.hidden.find(local_port, (address, port)) is not None
+    def _exists(self, local_port, remote):
+        fast.key(self.secret, (self.ip.address, local_port), remote)
+        return fast.lookup(self.objects, self.secret, 30) >= 0 or self.hidden is not None and self.hidden.find(local_port, remote) is not None
 
     def free_port(self, address, port):
         """Picks an ephemeral port at random (RFC 6056 section 3.3.1)."""
-        r = os.urandom(2)
-        candidate = r[0] << 8 | r[1]
+        remote = (address, port)
+        port = int.from_bytes(os.urandom(2), "big")
         for _ in range(256):
-            candidate |= _EPHEMERAL
-            if candidate not in self.listeners and not self._exists(candidate, address, port):
-                return candidate
-            candidate = candidate + 1 & 0xFFFF
+            port |= _EPHEMERAL
+            if port not in self.listeners and not self._exists(port, remote):
+                return port
+            port = port + 1 & 0xFFFF
         raise OSError(EADDRNOTAVAIL, "no free local port")
 
     def _iss(self, connection, now):

@@ -55,7 +55,6 @@ try:
 except ImportError:
     from uhashlib import sha256
 
-RTO_INITIAL = const(1000)  # ms, RFC 6298 section 2.1
 SYN_ACK_TRIES = const(6)  # 63 s: a place in the backlog is not kept longer
 SYN_TRIES = const(8)  # 183 s, beyond the 3 minutes of RFC 9293 section 3.8.3, MUST-23
 DATA_TRIES = const(10)  # 200 ms doubled ten times is beyond RFC 1122's R2 of 100 s
@@ -159,15 +158,8 @@ class Connection:
         self.tcp = tcp
         # What is in flight needs a record a segment; small segments wait for a free one (as for lwIP's TCP_SND_QUEUELEN).
         records = min(sndbuf // 1024 + 4, 256)
-        tcb = self.tcb = array("I", bytearray(4 * fast.TCB_WORDS + 8 * records))
-        tcb[fast.RECORD_SIZE] = records
-        tcb[fast.RCV_SIZE] = rcvbuf
-        tcb[fast.SND_SIZE] = sndbuf
-        tcb[_TTL_WORD] = 64 << 16
-        tcb[fast.SND_MSS] = fast.MSS_DEFAULT
-        tcb[fast.RCV_MSS] = fast.MSS_OURS
-        tcb[RTO] = RTO_INITIAL
-        tcb[fast.SSTHRESH] = fast.CWND_MAX
+        self.tcb = array("I", bytearray(4 * fast.TCB_WORDS + 8 * records))
+        fast.create(self.tcb, rcvbuf, sndbuf, records)
 
     def place(self, local, remote):
         """Gives the connection its addresses, (address, port) each, a slot, and an entry in the hash table. Raises OSError(ENOMEM), MemoryError.
@@ -175,22 +167,15 @@ class Connection:
         ISS holds a keyed hash of the addresses until it gets its value (RFC 6528 section 3), TS_OFFSET some more of it; its low byte stays 0.
         """
         tcp = self.tcp
-        tcb = self.tcb
-        try:
-            slot = tcp.connections.index(None)
-        except ValueError:
-            slot = self._grow()
+        slot = tcp.connections.index(None) if None in tcp.connections else self._grow()
         self.slot = slot
         tcp.connections[slot] = self
-        tcp.tcbs[slot] = tcb
+        tcp.tcbs[slot] = self.tcb
         self.local = local
         self.remote = remote
-        tcp.name(tcb, local, remote)
-        fast.copy(tcp.keys, tcp.secret, 8, 8 * slot, 26)
-        fast.index(tcp.objects, slot, slot + 1)
-        numbers = sha256(tcp.secret).digest()
-        fast.copy(tcb, numbers, 4, ISS * 4, 0)
-        fast.copy(tcb, numbers, 3, fast.TS_OFFSET * 4 + 1, 4)
+        tcp.name(self.tcb, local, remote)
+        fast.enlist(tcp.objects, slot, tcp.secret)
+        fast.hide(self.tcb, sha256(tcp.secret).digest())
 
     def _grow(self):
         # Makes a slot where none is free.
@@ -346,7 +331,6 @@ class Connection:
 
     def set_ring(self, size, n):
         """Gives the buffer `size` (see make_room) a ring of n bytes; what lies in the old one moves. Raises MemoryError."""
-        tcb = self.tcb
         if size == fast.RCV_SIZE:
             at = fast.RCV_RING
             rings = self.tcp.rcv
@@ -358,15 +342,17 @@ class Connection:
         if ring is None or len(ring) != n:
             ring = None  # its memory may be what is needed
             ring = bytearray(n)
-        old = tcb[at + 2]
-        if old:
-            head = tcb[size + 1]
-            fast.copy(ring, rings[self.slot], old - head, 0, head)
-            fast.copy(ring, rings[self.slot], head, old - head, 0)
-        tcb[size + 1] = 0
+        if self.tcb[at + 2]:
+            self._fill_ring(ring, rings[self.slot], size)
         rings[self.slot] = ring
-        fast.point(tcb, at, ring)
-        tcb[at + 2] = n
+        fast.point(self.tcb, at, ring)
+        self.tcb[at + 2] = n
+
+    def _fill_ring(self, ring, old, size):
+        head = self.tcb[size + 1]
+        fast.copy(ring, old, len(old) - head, 0, head)
+        fast.copy(ring, old, head, len(old) - head, 0)
+        self.tcb[size + 1] = 0
 
     def unacknowledged(self):
         """Returns how many bytes of the send buffer the peer has not confirmed."""
@@ -399,12 +385,18 @@ class Connection:
 
     def output(self, now):
         """Sends what may leave now."""
-        tcb = self.tcb
         tcp = self.tcp
-        if tcb[STATE] < ESTABLISHED:
+        if self.tcb[STATE] < ESTABLISHED:
             return
-        before = None if tcp.observer is None else array("I", tcb)
-        sent = self._loop(now) if tcb[FLAGS] & fast.FLAG_LOOP else fast.output(tcp.words, now, tcp.objects, self.slot)
+        if tcp.observer is None and not self.tcb[FLAGS] & fast.FLAG_LOOP:
+            fast.output(tcp.words, now, tcp.objects, self.slot)
+        else:
+            self._output(now)
+
+    def _output(self, now):
+        tcp = self.tcp
+        before = None if tcp.observer is None else array("I", self.tcb)
+        sent = self._loop(now) if self.tcb[FLAGS] & fast.FLAG_LOOP else fast.output(tcp.words, now, tcp.objects, self.slot)
         if before is not None and sent:
             tcp.observer.changed("send", self, before)
 
@@ -478,22 +470,21 @@ class Connection:
 
     def open(self, now, iss):
         """Active open: SYN (RFC 9293 section 3.10.1). Raises MemoryError without memory for the receive buffer."""
-        tcb = self.tcb
         try:
-            self.set_ring(fast.RCV_SIZE, tcb[fast.RCV_SIZE])
+            self.set_ring(fast.RCV_SIZE, self.tcb[fast.RCV_SIZE])
         except MemoryError:
             take_back(self.tcp)
-            self.set_ring(fast.RCV_SIZE, tcb[fast.RCV_SIZE])
+            self.set_ring(fast.RCV_SIZE, self.tcb[fast.RCV_SIZE])
         self._start(iss)
         self._move("active open")
-        tcb[fast.PROGRESS_AT] = now
+        self.tcb[fast.PROGRESS_AT] = now
         self._send_syn(now)
 
-    def open_passive(self, frame, start, header_end, now, iss):
+    def open_passive(self, frame, start, now, iss):
         """Passive open: a SYN for a listening port has arrived; answers SYN+ACK (RFC 9293 section 3.10.7.2)."""
         self.tcb[STATE] = fast.LISTEN
         self._start(iss)
-        self._expect(fast.number(frame, start + 4), fast.syn(self.tcb, frame, start, header_end))
+        self._take_syn(frame, start)
         self._move("SYN")
         self._send_syn(now)
 
@@ -502,8 +493,9 @@ class Connection:
         tcb = self.tcb
         tcb[STATE] = fast.LISTEN
         self._start(iss)
+        tcb[IRS] = irs
         tcb[fast.SND_MSS] = mss
-        self._expect(irs, 0)
+        self._expect(0)
         self._move("SYN")
         tcb[RETRIES] = 1  # nobody knows when the SYN+ACK left
         tcb[SND_NXT] = (iss + 1) & 0xFFFFFFFF
@@ -528,12 +520,10 @@ class Connection:
             self.output(now)
 
     def _input_syn_sent(self, frame, start, flags, now):
-        tcb = self.tcb
-        ack = fast.number(frame, start + 8)
-        good_ack = flags & ACK and ack == tcb[SND_NXT]
+        good_ack = flags & ACK and fast.number(frame, start + 8) == self.tcb[SND_NXT]
         if flags & ACK and not good_ack:
             if not flags & RST:
-                self.tcp.reset(frame, start, 0, ack, self.remote[0], now)
+                self._reset(frame, start, now)
             return
         if flags & RST:
             if good_ack:
@@ -541,13 +531,17 @@ class Connection:
             return
         if not flags & SYN:
             return
-        self._expect(fast.number(frame, start + 4), fast.syn(tcb, frame, start, start + (frame[start + 12] >> 4 << 2)))
+        self._take_syn(frame, start)
         if good_ack:
             self._established(frame, start, now, "SYN+ACK")
         else:
             self._move("SYN")  # simultaneous open
-            tcb[SND_NXT] = tcb[ISS]
+            self.tcb[SND_NXT] = self.tcb[ISS]
             self._send_syn(now)
+
+    def _reset(self, frame, start, now):
+        # Answers an ACK of what was never sent.
+        self.tcp.reset(frame, start, 0, fast.number(frame, start + 8), self.remote[0], now)
 
     def _input_synchronised(self, frame, start, end, flags, now):
         tcb = self.tcb
@@ -591,7 +585,7 @@ class Connection:
                 self._control(ACK, tcb[SND_NXT], now)
                 return
             if ack != tcb[SND_NXT]:
-                self.tcp.reset(frame, start, 0, ack, self.remote[0], now)
+                self._reset(frame, start, now)
                 return
             self._established(frame, start, now, "ACK of SYN")
             if self.listener is not None and not self.listener.ready(self):
@@ -689,10 +683,14 @@ class Connection:
         if self.way is not None:
             self.way.begin(self)
 
-    def _expect(self, irs, offered):
-        # What the peer's SYN tells: its number, and what fast.syn() has found.
-        tcp = self.tcp
-        fast.expect(tcp.words, self.tcb, irs, offered, tcp.ip.path_mtu(self.remote[0]) - 40)
+    def _take_syn(self, frame, start):
+        end = start + (frame[start + 12] >> 4 << 2)
+        self._expect(fast.syn(self.tcb, frame, start, end))
+
+    def _expect(self, offered):
+        # Sets what follows from the peer's SYN: see fast.expect().
+        mss = self.tcp.ip.path_mtu(self.remote[0]) - 40
+        fast.expect(self.tcp.words, self.tcb, offered, mss)
         self.tcb[fast.SND_MSS] -= self.options_size
 
     def _send_syn(self, now):
@@ -707,16 +705,14 @@ class Connection:
         self.tcp.send_control(tcb, self.remote[0], flags, tcb[ISS], now, self.way)
 
     def _established(self, frame, start, now, event):
-        tcb = self.tcb
-        fast.establish(tcb, frame, start, now)
-        if tcb[fast.TEMPLATE] == 0:
-            mac = self.tcp.ip.neighbour_mac(self.remote[0], now)
-            self.use_mac(frame[6:12] if mac is None else mac)
+        fast.establish(self.tcb, frame, start, now)
+        if self.tcb[fast.TEMPLATE] == 0:
+            self.use_mac(self.tcp.ip.neighbour_mac(self.remote[0], now) or frame[6:12])
         self._move(event)
         if event == "SYN+ACK":
-            tcb[FLAGS] |= FLAG_ACK_NOW
-        if tcb[FLAGS] & FLAG_FIN:
-            tcb[FLAGS] |= FLAG_OUTPUT
+            self.tcb[FLAGS] |= FLAG_ACK_NOW
+        if self.tcb[FLAGS] & FLAG_FIN:
+            self.tcb[FLAGS] |= FLAG_OUTPUT
             self._move("close")
         if self.keepalive:
             self.keep(now)
@@ -849,8 +845,11 @@ class Connection:
             return
         self._wait(now, TIME_WAIT_MS)
         self._free_buffers()
+        self._thin_out()
+
+    def _thin_out(self):
         count = 0
-        for other in tcp.connections:
+        for other in self.tcp.connections:
             if other is not None and other.tcb[STATE] == TIME_WAIT:
                 count += 1
         if count > TIME_WAITS:

@@ -150,7 +150,7 @@ class Listener:
             iss = self.tcp._iss(connection, now)
             if above is not None and difference(iss, above) <= 0:
                 iss = (above + 0x10000) & 0xFFFFFFFF  # beyond all that the old connection has sent (RFC 9293 section 3.10.7.4)
-            connection.open_passive(frame, start, header_end, now, iss)
+            connection.open_passive(frame, start, now, iss)
         except (OSError, MemoryError):
             self.tcp.drops["out of memory"] += 1
             connection._end(0)

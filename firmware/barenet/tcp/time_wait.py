@@ -55,15 +55,17 @@ class TimeWaits:
         if self.count == _MOST:
             self._remove(0)
         if self.count * _WORDS == len(self.table):
-            more = _MOST - _FEW if self.count else _FEW
-            try:
-                self.table.extend(array("I", bytes(4 * more * _WORDS)))
-            except MemoryError:
-                if self.count == 0:
-                    raise
-                self._remove(0)
+            self._grow()
         fast.remember(self.table, self.count * _WORDS, connection.tcp.keys, connection.slot, connection.tcb)
         self.count += 1
+
+    def _grow(self):
+        try:
+            self.table.extend(array("I", bytearray(4 * _WORDS * (_MOST - _FEW if self.count else _FEW))))
+        except MemoryError:
+            if self.count == 0:
+                raise
+            self._remove(0)
 
     def find(self, frame, start, now):
         """Returns the entry that the segment at frame[start:] belongs to, or -1."""
