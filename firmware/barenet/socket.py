@@ -415,18 +415,14 @@ class socket(io.IOBase):
             self._check()
         stack = self._stack
         host, port = _resolve(stack, address)
-        if self._endpoint is not None:
-            stack.enter()
-            try:
-                self._endpoint.connect(host, port)
-            finally:
-                stack.leave()
+        connection = self._connection
+        if connection is None:
+            self._connect_endpoint(host, port)
             return
         if port == 0:
             raise OSError(EINVAL, "a port lies between 1 and 65535")
-        if self._connection.remote is not None or self._listener is not None:
-            self._reconnect()
-        connection = self._connection
+        if connection.remote is not None or self._listener is not None:
+            connection = self._reconnect()
         stack.enter()
         try:
             if self._options:
@@ -437,9 +433,10 @@ class socket(io.IOBase):
             raise
         finally:
             stack.leave()
-        if self._send_ms == 0:
+        timeout = self._send_ms
+        if timeout == 0:
             raise OSError(EINPROGRESS)
-        if not _until(stack, _opened, connection, self._send_ms):
+        if not _until(stack, _opened, connection, timeout):
             raise OSError(ETIMEDOUT, "no answer yet")
         if self._descriptor < 0:
             self._check()  # a callback may have closed it
@@ -503,13 +500,10 @@ class socket(io.IOBase):
         try:
             _open[self._descriptor] = None
             self._descriptor = -1
-            self._read_closed = True
             if self._callback is not None:
                 late.load("options").watch(self, None)
             if connection is not None:
-                if linger == 0:
-                    connection.linger = 0
-                connection.close(stack.now())
+                connection.close(stack.now(), linger == 0)
                 if self._listener is not None:
                     self._listener.close(stack.now())
             else:
@@ -519,8 +513,16 @@ class socket(io.IOBase):
         finally:
             stack.leave()
 
+    def _connect_endpoint(self, host, port):
+        stack = self._stack
+        stack.enter()
+        try:
+            self._endpoint.connect(host, port)
+        finally:
+            stack.leave()
+
     def _reconnect(self):
-        # Makes ready for connect() a socket that was in use; raises what says that it still is.
+        # Returns a connection for connect() on a socket that was in use; raises what says that it still is.
         if self._listener is not None:
             raise OSError(EISCONN, "this socket listens")
         connection = self._connection
@@ -535,6 +537,7 @@ class socket(io.IOBase):
         try:
             connection.close(stack.now())
             self._create()
+            return self._connection
         finally:
             stack.leave()
 

@@ -18,6 +18,7 @@ if ON_DEVICE:
             self.objects = [None] * fast.O_COUNT
             self.objects[fast.O_TX_RING] = array("I", [0] * 8)
             self.words[fast.C_TX_COUNT] = 1
+            self.transmit_frame = self.begin
 
     def make():
         neighbours = Neighbours()

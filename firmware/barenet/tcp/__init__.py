@@ -90,7 +90,7 @@ class TCP:
         Raises OSError: EADDRINUSE when the four-tuple or port exists, EHOSTUNREACH without a route or for an address that is not one host's
         (RFC 9293 section 3.9.2.3, MUST-46), ENOMEM.
         """
-        if address[0] == 0 or address[0] >= 224 or self.ip.is_broadcast(address):
+        if address[0] == 0 or address[0] >= 224 or address == self.ip.broadcast:
             raise OSError(EHOSTUNREACH, "%d.%d.%d.%d is not the address of one host" % tuple(address))
         if local_port == 0:
             local_port = self.free_port(address, port)
@@ -107,11 +107,11 @@ class TCP:
             connection.open(now, self._iss(connection, now))
             if before is not None:
                 self.observer.changed("connect", connection, before)
-        except (OSError, MemoryError) as e:
-            connection._end(0)
-            connection.delete()
-            if isinstance(e, MemoryError):
-                raise OSError(ENOMEM, "no memory for the receive buffer; use a smaller SO_RCVBUF or close something")
+        except MemoryError:
+            connection.drop()
+            raise OSError(ENOMEM, "no memory for the receive buffer; use a smaller SO_RCVBUF or close something")
+        except OSError:
+            connection.drop()
             raise
         return connection
 
@@ -238,7 +238,7 @@ class TCP:
         ip = self.ip
         fast.clock(self.words, now)
         mac = ip.neighbour_mac(destination, now) if way is None else None
-        frame = bytearray(fast.CONTROL) if mac is None else ip.link.begin()
+        frame = bytearray(fast.CONTROL) if mac is None else ip.link.pool.transmit_frame() or ip.link.begin()
         if frame is None:
             return
         if mac is not None:

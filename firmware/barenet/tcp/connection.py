@@ -143,7 +143,6 @@ class Connection:
     keepalive = 0  # ms of silence before the first probe, 0 = off
     keep_interval = 75_000
     keep_count = KEEP_COUNT
-    linger = None
     user_timeout = 0  # ms without progress that end the connection, 0 = DATA_TRIES retransmissions
     urgent = None
     way = None
@@ -152,7 +151,6 @@ class Connection:
     take = fast.take
     text = fast.text
     fill = fast.fill
-    _move = move
 
     def __init__(self, tcp, rcvbuf, sndbuf):
         self.tcp = tcp
@@ -205,6 +203,11 @@ class Connection:
         if slot >= 0:
             tcp.keys[2 * slot] = tcp.keys[2 * slot + 1] = 0
             fast.index(tcp.objects, -1, len(tcp.connections))
+
+    def drop(self):
+        """Ends a connection that could not open."""
+        self._end(0)
+        self.delete()
 
     def delete(self):
         """Frees the connection's slot and buffers (the last step of its life)."""
@@ -432,18 +435,18 @@ class Connection:
             return
         if state == ESTABLISHED or state == CLOSE_WAIT:
             self.tcb[FLAGS] |= FLAG_FIN | FLAG_OUTPUT
-            self._move("close")
+            move(self, "close")
             self.output(now)
 
-    def close(self, now):
-        """The program is done with the connection.
+    def close(self, now, reset=False):
+        """The program is done with the connection; reset: at once, with RST.
 
         Unread data, or data that still arrives, is answered with RST: the peer must learn that it was lost (RFC 1122 section 4.2.2.13).
         """
         tcb = self.tcb
         if tcb[FLAGS] & FLAG_ORPHAN:
             return
-        if self.linger == 0 or (tcb[fast.RCV_LEN] and tcb[STATE] >= ESTABLISHED and tcb[STATE] != TIME_WAIT):
+        if reset or (tcb[fast.RCV_LEN] and tcb[STATE] >= ESTABLISHED and tcb[STATE] != TIME_WAIT):
             tcb[FLAGS] |= FLAG_ORPHAN
             self.abort(now)
             return
@@ -476,7 +479,7 @@ class Connection:
             take_back(self.tcp)
             self.set_ring(fast.RCV_SIZE, self.tcb[fast.RCV_SIZE])
         self._start(iss)
-        self._move("active open")
+        move(self, "active open")
         self.tcb[fast.PROGRESS_AT] = now
         self._send_syn(now)
 
@@ -485,7 +488,7 @@ class Connection:
         self.tcb[STATE] = fast.LISTEN
         self._start(iss)
         self._take_syn(frame, start)
-        self._move("SYN")
+        move(self, "SYN")
         self._send_syn(now)
 
     def open_cookie(self, irs, iss, mss):
@@ -496,7 +499,7 @@ class Connection:
         tcb[IRS] = irs
         tcb[fast.SND_MSS] = mss
         self._expect(0)
-        self._move("SYN")
+        move(self, "SYN")
         tcb[RETRIES] = 1  # nobody knows when the SYN+ACK left
         tcb[SND_NXT] = (iss + 1) & 0xFFFFFFFF
 
@@ -535,7 +538,7 @@ class Connection:
         if good_ack:
             self._established(frame, start, now, "SYN+ACK")
         else:
-            self._move("SYN")  # simultaneous open
+            move(self, "SYN")  # simultaneous open
             self.tcb[SND_NXT] = self.tcb[ISS]
             self._send_syn(now)
 
@@ -626,14 +629,14 @@ class Connection:
             if state == LAST_ACK:
                 self._end(0, "ACK of FIN")
                 return
-            self._move("ACK of FIN")
+            move(self, "ACK of FIN")
             if state == CLOSING:
                 self._enter_time_wait(now)
             elif tcb[FLAGS] & (FLAG_ORPHAN | FLAG_FIN_IN) == FLAG_ORPHAN:
                 self._wait(now, FIN_WAIT_2_MS)
                 self._free_buffers()
         if tcb[FLAGS] & FLAG_FIN_IN and ESTABLISHED <= tcb[STATE] <= FIN_WAIT_2:
-            self._move("FIN")
+            move(self, "FIN")
             if tcb[STATE] == TIME_WAIT:
                 self._enter_time_wait(now)
 
@@ -708,12 +711,12 @@ class Connection:
         fast.establish(self.tcb, frame, start, now)
         if self.tcb[fast.TEMPLATE] == 0:
             self.use_mac(self.tcp.ip.neighbour_mac(self.remote[0], now) or frame[6:12])
-        self._move(event)
+        move(self, event)
         if event == "SYN+ACK":
             self.tcb[FLAGS] |= FLAG_ACK_NOW
         if self.tcb[FLAGS] & FLAG_FIN:
             self.tcb[FLAGS] |= FLAG_OUTPUT
-            self._move("close")
+            move(self, "close")
         if self.keepalive:
             self.keep(now)
 
@@ -888,7 +891,7 @@ class Connection:
 
     def _end(self, code, event="abort"):
         """The connection is over: no timers, no more segments. Received data stays readable until the program closes it."""
-        self._move(event)
+        move(self, event)
         if code and not self.error:
             self.error = code
         self.tcb[FLAGS] &= FLAG_ORPHAN

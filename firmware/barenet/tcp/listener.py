@@ -72,8 +72,7 @@ class Listener:
         """Resets the connections nobody has accepted yet."""
         for connection in self.opening + self.waiting:
             connection.listener = None
-            connection.linger = 0
-            connection.close(now)
+            connection.close(now, True)
         self.opening = []
         self.waiting = []
 
@@ -153,8 +152,7 @@ class Listener:
             connection.open_passive(frame, start, now, iss)
         except (OSError, MemoryError):
             self.tcp.drops["out of memory"] += 1
-            connection._end(0)
-            connection.delete()
+            connection.drop()
 
     def _open_passive(self, local, remote, frame, now):
         """Returns a connection with its place among those that are opening, None without memory for it."""
@@ -180,8 +178,7 @@ class Listener:
         except (OSError, MemoryError):
             tcp.drops["out of memory"] += 1
             if connection is not None:
-                connection._end(0)
-                connection.delete()
+                connection.drop()
             return None
 
     def _create(self):
