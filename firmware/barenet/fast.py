@@ -246,6 +246,7 @@ FLAG_CWND_FULL = const(0x2000000)  # CWND was what held output() back
 FLAG_LOOP = const(0x4000000)  # the peer is on this board: frames go to C_LOOPED, not to the ring
 FLAG_READ_CLOSED = const(0x8000000)  # the program wants no more
 FLAG_SCALE = const(0x1000000)  # agreed: window scaling (RFC 7323)
+FLAG_PASSIVE = const(0x10000000)  # the peer has opened it: its buffers take no memory that the program may need
 FLAG_TIMERS = const(0x60180)  # RTX, PERSIST, REORDER, TAIL
 AGREED = const(0x1006000)  # SCALE, SACK, TS
 

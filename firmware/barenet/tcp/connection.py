@@ -303,7 +303,7 @@ class Connection:
     def make_room(self, size, n):
         """Lets the ring of the receive buffer (size: fast.RCV_SIZE) or of the send buffer (fast.SND_SIZE) grow to take n bytes more.
 
-        Where memory is plenty it becomes as large as the buffer may be; so it is for what a connection writes that has its whole receive buffer. Else
+        Where memory is plenty it becomes as large as the buffer may be; so it does for the first write of a connection that the program has opened. Else
         it takes what must lie in it, and from what others send no more than leaves the program _RESERVE; but _RING_STEP bytes always, so that a
         connection moves on while others hold the memory.
         Raises MemoryError without memory for that; then the ring is as it was.
@@ -316,7 +316,7 @@ class Connection:
         need = min(n + tcb[size + 2], most)
         if need <= now:
             return
-        if not receiving and not now and tcb[fast.RCV_RING_SIZE] == tcb[fast.RCV_SIZE]:
+        if not receiving and not now and not tcb[FLAGS] & fast.FLAG_PASSIVE:
             try:
                 return self.set_ring(size, most)
             except MemoryError:
@@ -346,16 +346,15 @@ class Connection:
             ring = None  # its memory may be what is needed
             ring = bytearray(n)
         if self.tcb[at + 2]:
-            self._fill_ring(ring, rings[self.slot], size)
+            self._fill_ring(ring, rings[self.slot], self.tcb[size + 1])
+        self.tcb[size + 1] = 0
         rings[self.slot] = ring
         fast.point(self.tcb, at, ring)
         self.tcb[at + 2] = n
 
-    def _fill_ring(self, ring, old, size):
-        head = self.tcb[size + 1]
+    def _fill_ring(self, ring, old, head):
         fast.copy(ring, old, len(old) - head, 0, head)
         fast.copy(ring, old, head, len(old) - head, 0)
-        self.tcb[size + 1] = 0
 
     def unacknowledged(self):
         """Returns how many bytes of the send buffer the peer has not confirmed."""

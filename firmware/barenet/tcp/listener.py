@@ -173,6 +173,7 @@ class Listener:
             if spare(tcp, n, max(n, PLENTY), False):
                 connection.set_ring(fast.RCV_SIZE, self.rcvbuf)
             connection.listener = self
+            connection.tcb[fast.FLAGS] |= fast.FLAG_PASSIVE
             self.opening.append(connection)
             return connection
         except (OSError, MemoryError):
