@@ -158,19 +158,20 @@ class Listener:
         """Returns a connection with its place among those that are opening, None without memory for it."""
         tcp = self.tcp
         connection = None
+        n = self.rcvbuf + self.sndbuf
         try:
             bytearray(1)  # where the heap is locked nobody's buffers are taken: they could not come again
+            plenty = spare(tcp, _BESIDE + n, max(n, PLENTY), False)
             try:
-                connection = self._create()
+                connection = self._create(plenty)
             except MemoryError:
                 if not take_back(tcp):
                     raise
-                connection = self._create()
+                connection = self._create(plenty)
             connection.place(local, remote)
             if frame[14] != 0x45:
                 late.load("tcp.ip_options").arrived(connection, frame)
-            n = self.rcvbuf + self.sndbuf
-            if spare(tcp, n, max(n, PLENTY), False):
+            if plenty:
                 connection.set_ring(fast.RCV_SIZE, self.rcvbuf)
             connection.listener = self
             connection.tcb[fast.FLAGS] |= fast.FLAG_PASSIVE
@@ -182,13 +183,12 @@ class Listener:
                 connection.drop()
             return None
 
-    def _create(self):
+    def _create(self, plenty):
         """Returns a connection that leaves the program memory, and in pieces of a size that is of use. Raises MemoryError."""
-        n = self.rcvbuf + self.sndbuf
-        plenty = spare(self.tcp, _BESIDE, max(n, PLENTY) + n, False)
-        if not plenty and not spare(self.tcp, _BESIDE, _RESERVE):
+        if plenty:
+            return self.tcp.create(self.rcvbuf, self.sndbuf)
+        if not spare(self.tcp, _BESIDE, _RESERVE):
             raise MemoryError
         connection = self.tcp.create(self.rcvbuf, self.sndbuf)
-        if not plenty:
-            bytearray(_PIECE)
+        bytearray(_PIECE)
         return connection
