@@ -693,7 +693,8 @@ class Connection:
         # Sets what follows from the peer's SYN: see fast.expect().
         mss = self.tcp.ip.path_mtu(self.remote[0]) - 40
         fast.expect(self.tcp.words, self.tcb, offered, mss)
-        self.tcb[fast.SND_MSS] -= self.options_size
+        if self.tcb[FLAGS] & fast.FLAG_LOOP:
+            self.tcb[fast.SND_MSS] -= self.options_size  # what has IP options has this flag
 
     def _send_syn(self, now):
         tcb = self.tcb
