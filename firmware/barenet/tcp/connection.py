@@ -346,13 +346,14 @@ class Connection:
             ring = None  # its memory may be what is needed
             ring = bytearray(n)
         if self.tcb[at + 2]:
-            self._fill_ring(ring, rings[self.slot], self.tcb[size + 1])
+            self._fill_ring(ring, rings[self.slot], size)
         self.tcb[size + 1] = 0
         rings[self.slot] = ring
         fast.point(self.tcb, at, ring)
         self.tcb[at + 2] = n
 
-    def _fill_ring(self, ring, old, head):
+    def _fill_ring(self, ring, old, size):
+        head = self.tcb[size + 1]
         fast.copy(ring, old, len(old) - head, 0, head)
         fast.copy(ring, old, head, len(old) - head, 0)
 
