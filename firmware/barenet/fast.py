@@ -246,7 +246,9 @@ FLAG_CWND_FULL = const(0x2000000)  # CWND was what held output() back
 FLAG_LOOP = const(0x4000000)  # the peer is on this board: frames go to C_LOOPED, not to the ring
 FLAG_READ_CLOSED = const(0x8000000)  # the program wants no more
 FLAG_SCALE = const(0x1000000)  # agreed: window scaling (RFC 7323)
+FLAG_PASSIVE = const(0x10000000)  # the peer has opened it: its buffers take no memory that the program may need
 FLAG_TIMERS = const(0x60180)  # RTX, PERSIST, REORDER, TAIL
+AGREED = const(0x1006000)  # SCALE, SACK, TS
 
 # What arrive() found.
 ARRIVED_DATA = const(2)
@@ -259,6 +261,7 @@ _BURSTS_A_POLL = const(16)  # of transmit frames
 ACK_DELAY = const(40)  # ms
 RTO_MIN = const(200)  # ms
 RTO_MAX = const(60000)
+_RTO_INITIAL = const(1000)  # ms, RFC 6298 section 2.1
 _RTO_AFTER_SYN_LOSS = const(3000)  # ms, RFC 6298 section 5.7
 MSS_DEFAULT = const(536)  # when the peer names none (RFC 9293 3.7.1)
 MSS_OURS = const(1460)  # MTU 1500 - 40
@@ -473,6 +476,13 @@ def lookup(objects, frame, at: int) -> int:
 
 
 @micropython.viper
+def number(frame, at: int) -> uint:
+    """Returns the 32 bits at frame[at:]: a sequence number."""
+    f = ptr8(int(ptr8(frame)) + at)
+    return uint(f[0] << 24 | f[1] << 16 | f[2] << 8 | f[3])
+
+
+@micropython.viper
 def find(table, end: int, step: int, frame, at: int) -> int:
     """Looks for the key of the segment at frame[at:] (see lookup) in entries of `step` words; returns the entry's number or -1."""
     f = int(ptr8(frame))
@@ -490,6 +500,21 @@ def find(table, end: int, step: int, frame, at: int) -> int:
 
 
 @micropython.viper
+def remember(table, at: int, keys, slot: int, tcb):
+    """Writes the entry table[at:] of time_wait.py for a connection: what is left of it in TIME_WAIT."""
+    w = ptr32(int(ptr32(table)) + (at << 2))
+    k = ptr32(int(ptr32(keys)) + (slot << 3))
+    t = ptr32(tcb)
+    w[0] = k[0]
+    w[1] = k[1]
+    w[2] = t[SND_NXT]
+    w[3] = t[RCV_NXT]
+    w[4] = t[TS_RECENT]
+    w[5] = t[TS_OFFSET] | 1 if t[FLAGS] & FLAG_TS else 0
+    w[6] = t[WAIT_AT]
+
+
+@micropython.viper
 def move_words(table, to: int, start: int, n: int):
     """Moves n words of the table from `start` down to `to`."""
     w = ptr32(table)
@@ -500,17 +525,17 @@ def move_words(table, to: int, start: int, n: int):
 
 
 @micropython.viper
-def index(objects, count: int):
-    """Builds the hash table anew from the keys of slots 0 to count - 1; a slot whose ports are 0 is not in use."""
+def index(objects, slot: int, end: int):
+    """Puts the keys of slots `slot` to end - 1 into the hash table, which slot -1 makes anew; a slot whose ports are 0 is not in use."""
     keys = ptr32(objects[O_KEYS])
     table = ptr8(objects[O_LOOKUP])
-    words = ptr32(objects[O_LOOKUP])
-    i = 0
-    while i < 64:
-        words[i] = 0
-        i += 1
-    slot = 0
-    while slot < count:
+    if slot < 0:
+        words = ptr32(objects[O_LOOKUP])
+        while slot < 63:
+            slot += 1
+            words[slot] = 0
+        slot = 0
+    while slot < end:
         if keys[(slot << 1) + 1]:
             x = keys[slot << 1] ^ keys[(slot << 1) + 1]
             i = (x ^ x >> 8 ^ x >> 16 ^ x >> 24) & 255
@@ -531,15 +556,34 @@ def clock(words, now: int):
 
 
 @micropython.viper
+def key(secret, local, remote):
+    """Puts two ends, (address of 4 bytes, port) each, where they stand in a received frame: behind the 22 bytes of `secret` that are secret."""
+    s = ptr8(int(ptr8(secret)) + 22)
+    a = ptr8(local[0])
+    b = ptr8(remote[0])
+    local_port = int(local[1])
+    remote_port = int(remote[1])
+    i = 0
+    while i < 4:
+        s[i] = a[i]
+        s[4 + i] = b[i]
+        i += 1
+    s[8] = remote_port >> 8
+    s[9] = remote_port
+    s[10] = local_port >> 8
+    s[11] = local_port
+
+
+@micropython.viper
 def address(tcb, mac, secret):
     """Makes the header template of a control block and its PSEUDO_SUM. TTL and TOS stay what they are.
 
-    mac: ours, 6 bytes. secret: from its byte 16 on the peer's address, ours, the peer's port and ours (see TCP.name).
+    mac: ours, 6 bytes. secret: see key().
     """
     t = ptr32(tcb)
     h = ptr16(int(ptr8(tcb)) + (TEMPLATE << 2))
     m = ptr16(mac)
-    p = ptr16(int(ptr8(secret)) + 16)
+    p = ptr16(int(ptr8(secret)) + 22)
     h[3] = m[0]
     h[4] = m[1]
     h[5] = m[2]
@@ -547,10 +591,10 @@ def address(tcb, mac, secret):
     h[7] |= 0x45
     h[10] = 0x0040  # DF
     h[11] |= 0x0600
-    h[13] = p[2]
-    h[14] = p[3]
-    h[15] = p[0]
-    h[16] = p[1]
+    h[13] = p[0]
+    h[14] = p[1]
+    h[15] = p[2]
+    h[16] = p[3]
     h[17] = p[5]
     h[18] = p[4]
     h[27] = 0x0101
@@ -559,15 +603,64 @@ def address(tcb, mac, secret):
 
 
 @micropython.viper
+def enlist(objects, slot: int, secret):
+    """Lets segments with the key of key() be found in a slot."""
+    k = ptr32(int(ptr32(objects[O_KEYS])) + (slot << 3))
+    s = ptr16(int(ptr8(secret)) + 26)
+    k[0] = s[0] | s[1] << 16
+    k[1] = s[2] | s[3] << 16
+    index(objects, slot, slot + 1)
+
+
+@micropython.viper
+def create(tcb, rcvbuf: int, sndbuf: int, records: int):
+    """Sets what a new control block begins with."""
+    t = ptr32(tcb)
+    t[RECORD_SIZE] = records
+    t[RCV_SIZE] = rcvbuf
+    t[SND_SIZE] = sndbuf
+    t[TEMPLATE + 5] = 64 << 16  # TTL
+    t[SND_MSS] = MSS_DEFAULT
+    t[RCV_MSS] = MSS_OURS
+    t[RTO] = _RTO_INITIAL
+    t[SSTHRESH] = CWND_MAX
+
+
+@micropython.viper
+def hide(tcb, numbers):
+    """Takes from a keyed hash what nobody may guess: ISS, until it gets its value (RFC 6528 section 3), and TS_OFFSET, whose low byte stays 0."""
+    t = ptr32(tcb)
+    n = ptr32(numbers)
+    t[ISS] = n[0]
+    t[TS_OFFSET] = n[1] << 8
+
+
+@micropython.viper
+def begin(tcb, iss: int):
+    """Sets what a connection begins with: its numbers, the scale of its window, and what it offers; the peer's SYN takes away what it does not."""
+    t = ptr32(tcb)
+    t[ISS] = iss
+    t[SND_UNA] = iss
+    t[SND_NXT] = iss
+    t[IP_ID] = iss & 0xFFFF
+    t[FLAGS] |= AGREED
+    scale = 0
+    while t[RCV_SIZE] >> scale > 0xFFFF:
+        scale += 1
+    t[RCV_SCALE] = scale
+
+
+@micropython.viper
 def syn(tcb, frame, start: int, end: int) -> int:
     """Reads the options of a SYN whose TCP header is frame[start:end] (RFC 9293 section 3.2, 7323 sections 2.2 and 3.2, 2018 section 2).
 
-    Sets SND_MSS, and what is there of SND_SCALE and TS_RECENT; returns the FLAG_SCALE, FLAG_SACK and FLAG_TS of what is there.
+    Sets IRS, SND_MSS, and what is there of SND_SCALE and TS_RECENT; returns the FLAG_SCALE, FLAG_SACK and FLAG_TS of what is there.
     Option lists that are cut off, never end or lie about their lengths are read as far as they make sense.
     """
     t = ptr32(tcb)
     f = ptr8(frame)
     t[SND_MSS] = MSS_DEFAULT
+    t[IRS] = f[start + 4] << 24 | f[start + 5] << 16 | f[start + 6] << 8 | f[start + 7]
     found = 0
     at = start + 20
     while at < end and f[at]:
@@ -594,6 +687,33 @@ def syn(tcb, frame, start: int, end: int) -> int:
                 found |= FLAG_TS
         at += n
     return found
+
+
+@micropython.viper
+def expect(words, tcb, offered: int, mss: int):
+    """Sets what follows from IRS, from SND_MSS, of which the path takes `mss`, and from what the peer's SYN offers (see syn())."""
+    c = ptr32(words)
+    t = ptr32(tcb)
+    t[FLAGS] &= offered | ~AGREED
+    if not offered & FLAG_SCALE:
+        t[RCV_SCALE] = 0
+    options = 0
+    if t[FLAGS] & FLAG_TS:
+        options = 12  # RFC 7323 appendix A
+        t[TS_RECENT_AT] = c[C_CLOCK]
+    t[HEADER] = 54 + options
+    t[TEMPLATE + 11] = 20 + options << 18  # the data offset
+    if mss > t[SND_MSS]:
+        mss = t[SND_MSS]
+    t[SND_MSS] = mss - options
+    t[RCV_MSS] = MSS_OURS - options
+    first = t[IRS] + 1
+    t[RCV_NXT] = first
+    t[LAST_ACK_SENT] = first
+    window = t[RCV_SIZE]
+    if window > 0xFFFF:
+        window = 0xFFFF
+    t[RCV_ADV] = first + window
 
 
 @micropython.viper
@@ -2138,6 +2258,19 @@ def expired(words, objects, start: int, now: int) -> int:
         if hit:
             return start
         start += 1
+    return -1
+
+
+@micropython.viper
+def due(objects, slot: int) -> int:
+    """Returns the first slot from `slot` on whose connection plain Python must look at, or for which something may leave; -1 without one."""
+    tcbs = objects[O_TCBS]
+    count = int(len(tcbs))
+    while slot < count:
+        t = ptr32(tcbs[slot])
+        if t[FLAGS] & (FLAG_FIN_IN | FLAG_FIN_ACKED | FLAG_ROUND) and t[STATE] != TIME_WAIT or t[FLAGS] & (FLAG_OUTPUT | FLAG_ACK_NOW):
+            return slot
+        slot += 1
     return -1
 
 

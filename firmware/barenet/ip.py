@@ -45,6 +45,7 @@ class IP:
         self.unreachable = None
         self.mtu = MTU
         self.paths = {}
+        self._destination = self._hop = None  # the last unicast that neighbour_mac() was asked for
         self.late = []
         self.looped = []
         self.identification = int.from_bytes(os.urandom(2), "big")
@@ -70,6 +71,7 @@ class IP:
         self.gateway = gateway
         self.mtu = mtu
         self.paths.clear()
+        self._destination = None
         if address == ANY or netmask[3] >= 254:  # a network of two addresses has no broadcast address (RFC 3021), one of one has none either
             self.broadcast = LIMITED_BROADCAST
         else:
@@ -166,12 +168,17 @@ class IP:
 
     def neighbour_mac(self, destination, now):
         """Returns the MAC address that a packet for `destination` is sent to, or None while it is unknown."""
-        if self.is_broadcast(destination):
-            return ethernet.BROADCAST
-        if destination[0] & 0xF0 == 0xE0:
-            return b"\x01\x00\x5e" + bytes((destination[1] & 0x7F, destination[2], destination[3]))  # RFC 1112 6.4
-        hop = self.next_hop(destination)
-        return None if hop is None else self.arp.lookup(hop, now)
+        if destination != self._destination:
+            if self.is_broadcast(destination):
+                return ethernet.BROADCAST
+            if destination[0] & 0xF0 == 0xE0:
+                return b"\x01\x00\x5e" + bytes((destination[1] & 0x7F, destination[2], destination[3]))  # RFC 1112 6.4
+            hop = self.next_hop(destination)
+            if hop is None:
+                return None
+            self._destination = destination
+            self._hop = hop
+        return self.arp.lookup(self._hop, now)
 
     def output(self, protocol, destination, header, payload=b"", now=0, source=None, ttl=64, tos=0, whole=True, loop=False):
         """Sends one packet that carries header + payload (both bytes-like, copied).

@@ -110,7 +110,9 @@ _RING_FULL = const(5_000)  # ms that a datagram waits for a free transmit descri
 _LINE = const(128)
 _PROTOCOLS = {SOCK_STREAM: IPPROTO_TCP, SOCK_DGRAM: IPPROTO_UDP}
 _REUSE = const(SOL_SOCKET << 16 | SO_REUSEADDR)
+_LINGER = const(SOL_SOCKET << 16 | SO_LINGER)
 _PEER = object()  # what sendto() calls the peer of connect()
+_PAIR = (tuple, list)
 _BUFFERS = (bytes, bytearray, memoryview)
 
 _open = []  # by descriptor, the socket; None where it is free
@@ -191,7 +193,7 @@ def _until(stack, ready, what, timeout):
             nap = ticks.diff(end, stack.now())
             if nap <= 0:
                 return False
-        stack.wait(min(nap, _NAP))
+        stack.wait(nap if nap < _NAP else _NAP)
         stack.poll()
         if ready(what):
             return True
@@ -229,7 +231,7 @@ def _addresses(stack, host):
 
 def _resolve(stack, address):
     # Returns (4 bytes, port) of a program's (host, port).
-    if not isinstance(address, (tuple, list)) or len(address) < 2:
+    if not isinstance(address, _PAIR) or len(address) < 2:
         raise TypeError("an address is a tuple (host, port)")
     port = address[1]
     if not 0 <= port <= 65535:
@@ -306,12 +308,12 @@ class socket(io.IOBase):
     def __init__(self, af=AF_INET, type=SOCK_STREAM, proto=0, _connection=None):
         if af != AF_INET or type != SOCK_STREAM or proto:
             _check_kind(af, type, proto)
-        self._stack = current()
-        self._connection = _connection
+        stack = self._stack = current()
         if type == SOCK_DGRAM:
-            self._endpoint = self._stack.udp.endpoint()
+            self._endpoint = stack.udp.endpoint()
         elif _connection is None:
-            self._create()
+            _connection = stack.tcp.create()
+        self._connection = _connection
         if None in _open:
             self._descriptor = _open.index(None)
             _open[self._descriptor] = self
@@ -409,37 +411,37 @@ class socket(io.IOBase):
         writability, then look at SO_ERROR), EALREADY while that goes on, EISCONN, ECONNREFUSED, EHOSTUNREACH, ETIMEDOUT
         (after a timeout the attempt goes on until the socket is closed), EADDRINUSE. UDP: fixes the peer.
         """
-        self._check()
+        if self._descriptor < 0:
+            self._check()
         stack = self._stack
         host, port = _resolve(stack, address)
-        if self._endpoint is not None:
-            stack.enter()
-            try:
-                self._endpoint.connect(host, port)
-            finally:
-                stack.leave()
+        connection = self._connection
+        if connection is None:
+            self._connect_endpoint(host, port)
             return
-        self._may_connect()
         if port == 0:
             raise OSError(EINVAL, "a port lies between 1 and 65535")
+        if connection.remote is not None or self._listener is not None:
+            connection = self._reconnect()
         stack.enter()
         try:
-            if self._connection.remote is not None:
-                self._connection.close(stack.now())
-                self._create()
-            connection = self._connection
-            self._configure()
+            if self._options:
+                self._configure()
             stack.tcp.connect(host, port, stack.now(), self._local[1], connection)
         except OSError:
             self._create()
             raise
         finally:
             stack.leave()
-        if self._send_ms == 0:
+        timeout = self._send_ms
+        if timeout == 0:
             raise OSError(EINPROGRESS)
-        if not self._wait(_opened, connection, self._send_ms):
+        if not _until(stack, _opened, connection, timeout):
             raise OSError(ETIMEDOUT, "no answer yet")
-        self._raise_error(connection)
+        if self._descriptor < 0:
+            self._check()  # a callback may have closed it
+        if connection.error:
+            self._raise_error(connection)
 
     def shutdown(self, how):
         """Ends one direction or, with SHUT_RDWR, both.
@@ -479,50 +481,65 @@ class socket(io.IOBase):
         """
         if self._descriptor < 0:
             return
-        connection = self._connection
-        linger = self._options.get(SOL_SOCKET << 16 | SO_LINGER, -1)
-        try:
-            if linger > 0 and self._send_ms != 0:
-                late.load("options").linger(self, linger * 1000)
-        finally:
-            self._free(connection, linger)
+        linger = self._options.get(_LINGER, -1) if self._options else -1
+        if linger <= 0 or self._send_ms == 0:
+            self._free(linger)
+        else:
+            self._linger(linger)
 
-    def _free(self, connection, linger):
+    def _linger(self, seconds):
+        try:
+            late.load("options").linger(self, seconds * 1000)
+        finally:
+            self._free(seconds)
+
+    def _free(self, linger):
+        connection = self._connection
         stack = self._stack
         stack.enter()
         try:
             _open[self._descriptor] = None
             self._descriptor = -1
-            self._read_closed = True
             if self._callback is not None:
                 late.load("options").watch(self, None)
             if connection is not None:
-                if linger == 0:
-                    connection.linger = 0
-                connection.close(stack.now())
-            if self._listener is not None:
-                self._listener.close(stack.now())
-            if self._endpoint is not None:
+                connection.close(stack.now(), linger == 0)
+                if self._listener is not None:
+                    self._listener.close(stack.now())
+            else:
                 self._endpoint.close()
-                if self._groups:
-                    options = late.load("options")
-                    while self._groups:
-                        options.leave(self, self._groups[0])
+                while self._groups:
+                    late.load("options").leave(self, self._groups[0])
         finally:
             stack.leave()
 
-    def _may_connect(self):
+    def _connect_endpoint(self, host, port):
+        stack = self._stack
+        stack.enter()
+        try:
+            self._endpoint.connect(host, port)
+        finally:
+            stack.leave()
+
+    def _reconnect(self):
+        # Returns a connection for connect() on a socket that was in use; raises what says that it still is.
         if self._listener is not None:
             raise OSError(EISCONN, "this socket listens")
         connection = self._connection
-        if connection.remote is None:
-            return
-        self._stack.poll()
+        stack = self._stack
+        stack.poll()
         if not _opened(connection):
             raise OSError(EALREADY, "a connection is being opened: poll for writability")
         self._raise_error(connection)
         if connection.state != CLOSED:
             raise OSError(EISCONN)
+        stack.enter()
+        try:
+            connection.close(stack.now())
+            self._create()
+            return self._connection
+        finally:
+            stack.leave()
 
     # Receiving.
 

@@ -197,13 +197,13 @@ class Stack:
         try:
             words[fast.C_ENTERED] = 1
             frame = self.pool.frames[k - 1]
-            length = fast.received_length(words, self.objects)
-            if self.observer is not None:
-                self.observer.received(frame, length, now)
             known = words[fast.C_KNOWN]
             if known:
                 self.tcp.connections[known - 1].input(frame, 34, words[fast.C_SEGMENT_END], frame[47], now)
             else:
+                length = fast.received_length(words, self.objects)
+                if self.observer is not None:
+                    self.observer.received(frame, length, now)
                 self.link.input(frame, length, now)
         except Exception as e:
             self._count(e)
@@ -228,6 +228,7 @@ class Stack:
             self.tcp.poll(now)
             if (words[fast.C_SLOW_AT] - now - 1 & 0x3FFFFFFF) >> fast.SOON:
                 words[fast.C_SLOW_AT] = ticks.add(now, _SLOW_MS)
+                self.tcp.ring = None
                 self._slow(now)
         except Exception as e:
             self._count(e)

@@ -40,7 +40,7 @@ def no_old_connections(board):
         stack.tcp.abort_all(stack.now())
         for connection in stack.tcp.connections:
             if connection is not None:
-                stack.tcp.delete(connection)
+                connection.delete()
         stack.leave()
         listener = connection = None
         del stack

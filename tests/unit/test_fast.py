@@ -144,7 +144,7 @@ def test_lookup_finds_what_was_inserted_and_nothing_else():
             known[key] = slot
             keys[2 * slot] = int.from_bytes(key[:4], "little")
             keys[2 * slot + 1] = int.from_bytes(key[4:], "little")
-        fast.index(objects, count)
+        fast.index(objects, -1, count)
         frame = bytearray(60)
         for at in (34, 38, 74):
             frame = bytearray(at + 20)
@@ -167,7 +167,7 @@ def test_lookup_where_bits_31_are_set():
     ):
         keys[2 * slot] = int.from_bytes(key[:4], "little")
         keys[2 * slot + 1] = int.from_bytes(key[4:], "little")
-        fast.index(objects, slot + 1)
+        fast.index(objects, slot, slot + 1)
         frame[26:30] = key[:4]
         frame[34:38] = key[4:]
         assert fast.lookup(objects, frame, 34) == slot

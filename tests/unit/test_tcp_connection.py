@@ -16,9 +16,9 @@ if ON_DEVICE:
         def __init__(self):
             super().__init__()
             self.objects = [None] * fast.O_COUNT
-
-        def send(self, *segment):
-            self.sent.append(segment)
+            self.objects[fast.O_TX_RING] = array("I", [0] * 8)
+            self.words[fast.C_TX_COUNT] = 1
+            self.transmit_frame = self.begin
 
     def make():
         neighbours = Neighbours()

@@ -162,7 +162,7 @@ class Fuzz:
             for connection in self.wire.tcp.connections:
                 if connection is not None and connection.remote[1] in (5000, 5001, 5002) and connection.local[1] == 81:
                     connection.abort(self.wire.stack.now())
-                    self.wire.tcp.delete(connection)
+                    connection.delete()
             self.connect()
 
     def check(self):

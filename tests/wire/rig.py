@@ -290,8 +290,8 @@ class App:
     def shutdown(self):
         self._call(self.connection.shutdown)
 
-    def close(self):
-        self._call(self.connection.close)
+    def close(self, reset=False):
+        self._call(lambda now: self.connection.close(now, reset))
 
     def abort(self):
         self._call(self.connection.abort)

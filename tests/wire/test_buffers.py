@@ -7,7 +7,7 @@ if ON_DEVICE:
     from barenet import fast
     from barenet.fast import CLOSE_WAIT
     from barenet.tcp import connection as module
-    from rig import ACK, FIN, PSH, SYN, App, Wire, pattern
+    from rig import ACK, FIN, PSH, SYN, App, Wire, established, pattern
 
     class Memory:
         """Stands for the module gc: `free` bytes of heap, of which the rings of all connections of `wire` take their part."""
@@ -59,11 +59,83 @@ if ON_DEVICE:
 
 
 @on_wire
-def test_buffers_have_their_rings_at_once_where_memory_is_plenty():
+def test_receive_buffer_has_its_ring_at_once_where_memory_is_plenty_and_the_send_buffer_with_the_first_write():
+    wire = Wire()
+    with Memory(wire, 100_000) as memory:
+        peer, app = opened(wire)
+        assert rings(app.connection) == (1024, 0)
+        assert app.write(b"hello") == 5 and rings(app.connection) == (1024, 1024)
+        peer.expect(ACK | PSH, text=b"hello")
+        peer.send(ACK)
+        peer, app = opened(wire, 5001)
+        memory.set(5000)
+        assert app.write(b"hello") == 5 and rings(app.connection) == (1024, 32)
+        peer.expect(ACK | PSH, text=b"hello")
+        peer.send(ACK)
+
+
+@on_wire
+def test_program_may_have_all_memory_for_what_it_writes_to_whom_it_has_called():
+    wire, peer, app = established(sndbuf=1024)
+    with Memory(wire, 0):
+        assert app.write(b"hello") == 5 and rings(app.connection)[1] == 1024
+        peer.expect(ACK | PSH, text=b"hello")
+    wire, peer, app = established(sndbuf=1024)
+    set_ring = app.connection.set_ring
+
+    def full(size, n):
+        if n > 100:
+            raise MemoryError
+        set_ring(size, n)
+
+    app.connection.set_ring = full
+    with Memory(wire, 5000):
+        assert app.write(pattern(0, 40)) == 40 and rings(app.connection)[1] == 64
+        peer.expect(ACK | PSH, text=pattern(0, 40))
+
+
+@on_wire
+def test_ring_of_a_closed_connection_serves_the_next_one_and_is_kept_for_a_moment_only():
     wire = Wire()
     with Memory(wire, 100_000):
+        one, first = opened(wire, 5001)
+        ring = wire.tcp.rcv[first.connection.slot]
+        one.send(ACK | PSH, text=b"read")
+        one.expect(ACK, after=40)
+        assert first.read(9) == b"read"
+        first.close()
+        one.expect(FIN | ACK)
+        two, second = opened(wire, 5002)
+        assert wire.tcp.rcv[second.connection.slot] is ring
+        two.send(ACK | PSH, text=b"of the second")
+        two.expect(ACK, after=40)
+        assert second.read(99) == b"of the second"
+        second.close()
+        two.expect(FIN | ACK)
+        assert wire.tcp.ring is ring
+        one.send(ACK, seq=5, ack=2)
+        two.send(ACK, seq=14, ack=2)
+        wire.advance(60)
+        assert wire.tcp.ring is None
+
+
+@on_wire
+def test_send_buffer_without_room_for_its_ring_takes_less():
+    wire = Wire()
+    with Memory(wire, 100_000) as memory:
         peer, app = opened(wire)
-        assert rings(app.connection) == (1024, 1024)
+        memory.set(5000)
+        set_ring = app.connection.set_ring
+
+        def full(size, n):
+            if n > 100:
+                raise MemoryError
+            set_ring(size, n)
+
+        app.connection.set_ring = full
+        assert app.write(pattern(0, 40)) == 40 and rings(app.connection) == (1024, 64)
+        peer.expect(ACK | PSH, text=pattern(0, 40))
+        peer.send(ACK)
 
 
 @on_wire
@@ -124,15 +196,19 @@ def test_empty_rings_are_taken_back_for_a_connection_that_has_no_room():
     wire = Wire()
     with Memory(wire, 100_000) as memory:
         one, first = opened(wire, 5001)
+        one.send(ACK | PSH, text=pattern(0, 100))
+        one.expect(ACK, after=40)
+        assert first.read(100) == pattern(0, 100)  # the ring's first byte is its hundredth now
         two, second = opened(wire, 5002)
         two.send(ACK | PSH, text=b"unread")
         two.expect(ACK, after=40)
         second.write(b"unconfirmed")
         two.expect(ACK | PSH, text=b"unconfirmed")
-        memory.set(4000)
+        memory.set(4200)
         three, third = opened(wire, 5003)
         assert rings(first.connection) == (0, 0) and rings(second.connection) == (1024, 1024) and rings(third.connection) == (0, 0)
-        one.send(ACK | PSH, text=b"again")
+        one.send(ACK | PSH, seq=101, text=b"again")
+        assert rings(first.connection) == (32, 0) and first.connection.tcb[fast.RCV_HEAD] == 0
         assert first.read(9) == b"again" and second.read(9) == b"unread"
         one.expect(ACK, after=40)
         two.send(ACK)

@@ -165,8 +165,7 @@ def test_unread_data_at_close_is_reset():
 @on_wire
 def test_linger_0_resets():
     wire, peer, app = established()
-    app.connection.linger = 0
-    app.close()
+    app.close(True)
     peer.expect(RST | ACK, seq=1, ack=1)
     assert app.deleted()
 

@@ -1,7 +1,6 @@
 """TCP (RFC 9293): the table of connections, listening ports, and segments that belong to none of them."""
 
 import os
-import struct
 from array import array
 
 from barenet import fast, late, ticks
@@ -15,12 +14,6 @@ BUFFER = const(5840)  # 4 segments: half of what 8 receive frames hold, and two 
 BUFFER_MIN = const(536)
 BUFFER_MAX = const(0xFFFFF)
 _EPHEMERAL = const(49152)
-_SETTLE = fast.FLAG_FIN_IN | fast.FLAG_FIN_ACKED | fast.FLAG_ROUND
-_FREE = array("I", [0, 0])  # stands for the control block of an empty slot
-
-
-def _number(data, at):
-    return data[at] << 24 | data[at + 1] << 16 | data[at + 2] << 8 | data[at + 3]
 
 
 class TCP:
@@ -36,6 +29,8 @@ class TCP:
         self.words = pool.words
         self.objects = pool.objects
         self.observer = None
+        self.ring = None  # of the connection that closed last, for the next one: until the stack looks at its slow timers
+        self.hidden = None  # finds connections that segments are not looked up for, once there are some: see ip_options.py
         self.connections = []
         self.listeners = {}
         self.tcbs = self.objects[fast.O_TCBS] = []
@@ -44,7 +39,7 @@ class TCP:
         self.keys = self.objects[fast.O_KEYS] = array("I", [0] * (2 * CONNECTIONS))
         self.objects[fast.O_LOOKUP] = bytearray(256)
         self.congestion = self._connection = None  # a congestion control, and the class of connections, once they are loaded
-        self.secret = bytearray(os.urandom(28))  # 16 bytes, and behind them what name() has put there
+        self.secret = bytearray(os.urandom(34))  # 22 bytes, and behind them what fast.key() has put there
         self.time_waits = None  # the table of time_wait.py, once there are some to put in
         self.challenged = 0
         self.challenges = 0
@@ -95,23 +90,28 @@ class TCP:
         Raises OSError: EADDRINUSE when the four-tuple or port exists, EHOSTUNREACH without a route or for an address that is not one host's
         (RFC 9293 section 3.9.2.3, MUST-46), ENOMEM.
         """
-        if address[0] == 0 or address[0] >= 224 or self.ip.is_broadcast(address):
+        if address[0] == 0 or address[0] >= 224 or address == self.ip.broadcast:
             raise OSError(EHOSTUNREACH, "%d.%d.%d.%d is not the address of one host" % tuple(address))
         if local_port == 0:
             local_port = self.free_port(address, port)
-        elif self._exists(local_port, address, port):
+        elif self._exists(local_port, (address, port)):
             raise OSError(EADDRINUSE)
-        connection = connection or self.create()
-        self._place(connection, (address if address[0] == 127 else self.ip.address, local_port), (address, port))
-        # A copy that nobody needs would hold the buffers, whose addresses are in it, for as long as the collector takes some number for its own.
-        before = None if self.observer is None else array("I", connection.tcb)
+        if connection is None:
+            connection = self.create()
+        before = None
         try:
+            connection.place((address if address[0] == 127 else self.ip.address, local_port), (address, port))
+            if self.observer is not None:
+                # A copy that nobody needs would hold the buffers, whose addresses are in it, for as long as the collector takes some number for its own.
+                before = array("I", connection.tcb)
             connection.open(now, self._iss(connection, now))
             if before is not None:
                 self.observer.changed("connect", connection, before)
-        except (OSError, MemoryError):
-            connection._end(0)
-            self.delete(connection)
+        except MemoryError:
+            connection.drop()
+            raise OSError(ENOMEM, "no memory for the receive buffer; use a smaller SO_RCVBUF or close something")
+        except OSError:
+            connection.drop()
             raise
         return connection
 
@@ -150,7 +150,7 @@ class TCP:
                 connection.input(frame, start, end, flags, now)
                 return
             above = connection.tcb[fast.SND_NXT]
-            connection.forget()
+            connection._end(0, "timeout")
         elif self.time_waits is not None:
             i = self.time_waits.find(frame, start, now)
             if i >= 0:
@@ -166,7 +166,7 @@ class TCP:
             self.drops["no connection"] += 1
             if not flags & RST:
                 text = end - header_end + (1 if flags & SYN else 0) + (1 if flags & FIN else 0)
-                self.reset(frame, start, text, _number(frame, start + 8) if flags & ACK else None, source, now)
+                self.reset(frame, start, text, fast.number(frame, start + 8) if flags & ACK else None, source, now)
 
     def error(self, code, destination, header, now):
         """An ICMP error or a failed neighbour look-up for a segment of ours; `header` is at least its first 8 bytes.
@@ -175,7 +175,7 @@ class TCP:
         """
         local_port = header[0] << 8 | header[1]
         remote = (destination, header[2] << 8 | header[3])
-        seq = _number(header, 4)
+        seq = fast.number(header, 4)
         for connection in self.connections:
             if connection is not None and connection.remote == remote and connection.local[1] == local_port:
                 if connection.in_flight(seq):
@@ -193,13 +193,13 @@ class TCP:
                 slot = fast.expired(words, self.objects, slot + 1, now)
         if words[fast.C_SETTLE] or words[fast.C_OUTPUT]:
             words[fast.C_SETTLE] = words[fast.C_OUTPUT] = 0
-            for connection in self.connections:
-                if connection is not None:
-                    tcb = connection.tcb
-                    if tcb[fast.FLAGS] & _SETTLE and tcb[fast.STATE] != TIME_WAIT:
-                        connection.settle(now)
-                    if tcb[fast.FLAGS] & (fast.FLAG_OUTPUT | fast.FLAG_ACK_NOW):
-                        connection.output(now)
+            slot = fast.due(self.objects, 0)
+            while slot >= 0:
+                connection = self.connections[slot]
+                connection.settle(now)
+                if connection.tcb[fast.FLAGS] & (fast.FLAG_OUTPUT | fast.FLAG_ACK_NOW):
+                    connection.output(now)
+                slot = fast.due(self.objects, slot + 1)
 
     def reset(self, frame, start, text, ack, source, now):
         """Answers a segment that belongs to no connection with RST (RFC 9293 section 3.10.7.1).
@@ -211,12 +211,12 @@ class TCP:
         if ack is not None:
             self.send_control(self.block(local, remote, 0, 0), source, RST, ack, now)
         else:
-            ack = (_number(frame, start + 4) + text) & 0xFFFFFFFF
+            ack = (fast.number(frame, start + 4) + text) & 0xFFFFFFFF
             self.send_control(self.block(local, remote, ack, 0), source, RST | ACK, 0, now)
 
     def block(self, local, remote, ack, window):
         """Returns a control block for one segment that belongs to no connection. ack, window: what that tells the peer."""
-        tcb = array("I", bytes(4 * fast.TCB_WORDS))
+        tcb = array("I", bytearray(4 * fast.TCB_WORDS))
         tcb[fast.TEMPLATE + 5] = 64 << 16  # TTL
         tcb[fast.IP_ID] = self.ip.identification
         self.ip.identification = self.ip.identification + 1 & 0xFFFF
@@ -227,7 +227,7 @@ class TCP:
 
     def name(self, tcb, local, remote):
         """Makes the header template of a control block. local, remote: (address of 4 bytes, port), which then stand in `secret`, as they arrive."""
-        struct.pack_into("!4s4sHH", self.secret, 16, remote[0], local[0], remote[1], local[1])
+        fast.key(self.secret, local, remote)
         fast.address(tcb, self.ip.link.mac, self.secret)
 
     def send_control(self, tcb, destination, flags, seq, now, way=None):
@@ -238,53 +238,18 @@ class TCP:
         ip = self.ip
         fast.clock(self.words, now)
         mac = ip.neighbour_mac(destination, now) if way is None else None
-        frame = bytearray(fast.CONTROL) if mac is None else ip.link.begin()
+        frame = bytearray(fast.CONTROL) if mac is None else ip.link.pool.transmit_frame() or ip.link.begin()
         if frame is None:
             return
         if mac is not None:
             fast.copy(tcb, mac, 6, fast.TEMPLATE * 4, 0)
         end = fast.control(self.words, tcb, frame, flags, seq, ip.mtu - 40)
         if mac is not None:
-            ip.link.pool.send(end)
+            fast.send(self.words, self.objects, end)
         elif way is None:
             ip.hold(frame[14:end], destination, now)
         else:
             way.send(frame[14:end], now)
-
-    def unlist(self, connection):
-        """No segment finds the connection any more."""
-        slot = connection.slot
-        if slot < 0:
-            return
-        self.keys[2 * slot] = self.keys[2 * slot + 1] = 0
-        fast.index(self.objects, len(self.connections))
-
-    def delete(self, connection):
-        """Frees the connection's slot and buffers (the last step of its life)."""
-        slot = connection.slot
-        if slot >= 0 and self.connections[slot] is connection:
-            if self.observer is not None:
-                self.observer.moved(connection, connection.state, "delete")
-            self.connections[slot] = None
-            if self.rcv[slot] is not None or self.snd[slot] is not None:
-                self.free_ring(connection, self.rcv, fast.RCV_RING)
-                self.free_ring(connection, self.snd, fast.SND_RING)
-            self.tcbs[slot] = _FREE
-            self.words[fast.C_SLOT] = self.words[fast.C_TCB] = 0
-            connection.slot = -1
-
-    def free_buffers(self, connection):
-        """Frees the buffers that have done their work: the receive buffer when nobody reads any more, the send buffer when all is confirmed."""
-        if connection.tcb[fast.FLAGS] & fast.FLAG_ORPHAN:
-            self.free_ring(connection, self.rcv, fast.RCV_RING)
-        if connection.tcb[fast.SND_LEN] == 0:
-            self.free_ring(connection, self.snd, fast.SND_RING)
-
-    def free_ring(self, connection, rings, at):
-        """Takes away the ring of a connection that stands in the list `rings` and whose address is in word `at` of its control block."""
-        rings[connection.slot] = None
-        connection.tcb[at] = 0  # the collector takes it for a pointer
-        connection.tcb[at + 2] = 0  # its size
 
     def abort_all(self, now):
         """Resets every connection (the interface goes down, or our address changes). Listening ports stay: they serve the next address."""
@@ -293,35 +258,7 @@ class TCP:
         for connection in self.connections:
             if connection is not None:
                 connection.abort(now)
-
-    def _place(self, connection, local, remote):
-        """Gives a connection its addresses, a slot, and an entry in the hash table."""
-        if None in self.connections:
-            slot = self.connections.index(None)
-        else:
-            slot = len(self.connections)
-            if slot == CONNECTIONS:
-                oldest = connection.oldest_time_wait()
-                if oldest is not None:
-                    slot = oldest.slot
-                    oldest.compress()
-                if oldest is None or self.connections[slot] is not None:
-                    raise OSError(ENOMEM, "all connections are in use")
-        try:
-            # The table that counts grows last, so that running out of memory in between leaves nothing inconsistent.
-            if len(self.connections) == slot:
-                for table, empty in ((self.tcbs, _FREE), (self.rcv, None), (self.snd, None), (self.connections, None)):
-                    if len(table) == slot:
-                        table.append(empty)
-        except MemoryError:
-            raise OSError(ENOMEM)
-        connection.slot = slot
-        self.connections[slot] = connection
-        self.tcbs[slot] = connection.tcb
-        connection.name(local, remote)
-        fast.copy(self.keys, self.secret, 4, 8 * slot, 16)
-        fast.copy(self.keys, self.secret, 4, 8 * slot + 4, 24)
-        fast.index(self.objects, len(self.connections))
+        self.ring = None
 
     def _reopens(self, connection, frame, start, header_end, flags):
         """True for a SYN that may open a TIME_WAIT pair of addresses anew."""
@@ -329,22 +266,19 @@ class TCP:
             return False
         return late.load("tcp.time_wait").reopens_connection(connection, frame, start, header_end)
 
-    def _exists(self, local_port, address, port):
-        for connection in self.connections:
-            if connection is not None and connection.local[1] == local_port and connection.remote == (address, port):
-                if connection.state != CLOSED:
-                    return True
-        return False
+    def _exists(self, local_port, remote):
+        fast.key(self.secret, (self.ip.address, local_port), remote)
+        return fast.lookup(self.objects, self.secret, 30) >= 0 or self.hidden is not None and self.hidden.find(local_port, remote) is not None
 
     def free_port(self, address, port):
         """Picks an ephemeral port at random (RFC 6056 section 3.3.1)."""
-        r = os.urandom(2)
-        offset = r[0] << 8 | r[1]
+        remote = (address, port)
+        port = int.from_bytes(os.urandom(2), "big")
         for _ in range(256):
-            candidate = _EPHEMERAL + offset % (65536 - _EPHEMERAL)
-            if candidate not in self.listeners and not self._exists(candidate, address, port):
-                return candidate
-            offset += 1
+            port |= _EPHEMERAL
+            if port not in self.listeners and not self._exists(port, remote):
+                return port
+            port = port + 1 & 0xFFFF
         raise OSError(EADDRNOTAVAIL, "no free local port")
 
     def _iss(self, connection, now):

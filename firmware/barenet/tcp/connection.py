@@ -46,6 +46,7 @@ from barenet.fast import (
     URG,
     WAIT_AT,
 )
+from barenet.tcp import CONNECTIONS
 from barenet.tcp.states import move
 from micropython import const
 
@@ -54,7 +55,6 @@ try:
 except ImportError:
     from uhashlib import sha256
 
-RTO_INITIAL = const(1000)  # ms, RFC 6298 section 2.1
 SYN_ACK_TRIES = const(6)  # 63 s: a place in the backlog is not kept longer
 SYN_TRIES = const(8)  # 183 s, beyond the 3 minutes of RFC 9293 section 3.8.3, MUST-23
 DATA_TRIES = const(10)  # 200 ms doubled ten times is beyond RFC 1122's R2 of 100 s
@@ -69,14 +69,13 @@ _CHALLENGES = const(10)  # challenge ACKs a second, for all connections (RFC 596
 _TTL_WORD = const(89)  # of the template: byte 22
 _TOS_WORD = const(87)  # byte 15
 _HEADER = const(54)  # Ethernet, IP and TCP without options
-_TIMESTAMPS = const(12)  # bytes of a header, with padding (RFC 7323 appendix A)
-_AGREED = const(0x1006000)  # FLAG_SCALE | FLAG_SACK | FLAG_TS
 _BLACK_HOLE_MTU = {4: 1064, 6: 576}  # by retransmission: what a path takes that drops larger packets and says nothing (RFC 4821)
 PLENTY = const(16384)  # bytes of free heap, with which nobody saves
 _RESERVE = const(2048)  # bytes of it that are the program's, however much its peers write
 _RING_STEP = const(32)
 _FREE_MS = const(100)
 
+_FREE = array("I", [0, 0])  # stands for the control block of an empty slot
 _free = 0  # bytes of heap, as far as known
 _asked = -_FREE_MS  # when
 
@@ -92,6 +91,7 @@ def spare(tcp, n, keep, sure=True):
     need = n + keep
     if not 0 <= ticks.diff(now, _asked) < _FREE_MS or sure and _free < need:
         _asked = now
+        tcp.ring = None
         _free = gc.mem_free()
         if _free < need:
             gc.collect()
@@ -109,11 +109,12 @@ def take_back(tcp):
         if connection is not None:
             tcb = connection.tcb
             if tcb[fast.RCV_RING_SIZE] and not tcb[fast.RCV_LEN] | tcb[fast.OUT_OF_ORDER]:
-                tcp.free_ring(connection, tcp.rcv, fast.RCV_RING)
+                connection.free_ring(tcp.rcv, fast.RCV_RING)
                 found = True
             if tcb[fast.SND_RING_SIZE] and not tcb[fast.SND_LEN]:
-                tcp.free_ring(connection, tcp.snd, fast.SND_RING)
+                connection.free_ring(tcp.snd, fast.SND_RING)
                 found = True
+    tcp.ring = None
     return found
 
 
@@ -142,7 +143,6 @@ class Connection:
     keepalive = 0  # ms of silence before the first probe, 0 = off
     keep_interval = 75_000
     keep_count = KEEP_COUNT
-    linger = None
     user_timeout = 0  # ms without progress that end the connection, 0 = DATA_TRIES retransmissions
     urgent = None
     way = None
@@ -151,34 +151,95 @@ class Connection:
     take = fast.take
     text = fast.text
     fill = fast.fill
-    _move = move
 
     def __init__(self, tcp, rcvbuf, sndbuf):
         self.tcp = tcp
         # What is in flight needs a record a segment; small segments wait for a free one (as for lwIP's TCP_SND_QUEUELEN).
         records = min(sndbuf // 1024 + 4, 256)
-        tcb = self.tcb = array("I", bytes(4 * fast.TCB_WORDS + 8 * records))
-        tcb[fast.RECORD_SIZE] = records
-        tcb[fast.RCV_SIZE] = rcvbuf
-        tcb[fast.SND_SIZE] = sndbuf
-        tcb[_TTL_WORD] = 64 << 16
-        tcb[fast.SND_MSS] = fast.MSS_DEFAULT
-        tcb[fast.RCV_MSS] = fast.MSS_OURS
-        tcb[RTO] = RTO_INITIAL
-        tcb[fast.SSTHRESH] = fast.CWND_MAX
+        self.tcb = array("I", bytearray(4 * fast.TCB_WORDS + 8 * records))
+        fast.create(self.tcb, rcvbuf, sndbuf, records)
 
-    def name(self, local, remote):
-        """Gives the connection its addresses, (address, port) each.
+    def place(self, local, remote):
+        """Gives the connection its addresses, (address, port) each, a slot, and an entry in the hash table. Raises OSError(ENOMEM), MemoryError.
 
-        ISS holds a keyed hash of them until it gets its value (RFC 6528 section 3), TS_OFFSET some more of it; its low byte stays 0.
+        ISS holds a keyed hash of the addresses until it gets its value (RFC 6528 section 3), TS_OFFSET some more of it; its low byte stays 0.
         """
+        tcp = self.tcp
+        slot = tcp.connections.index(None) if None in tcp.connections else self._grow()
+        self.slot = slot
+        tcp.connections[slot] = self
+        tcp.tcbs[slot] = self.tcb
         self.local = local
         self.remote = remote
+        tcp.name(self.tcb, local, remote)
+        fast.enlist(tcp.objects, slot, tcp.secret)
+        fast.hide(self.tcb, sha256(tcp.secret).digest())
+
+    def _grow(self):
+        # Makes a slot where none is free.
+        tcp = self.tcp
+        slot = len(tcp.connections)
+        if slot == CONNECTIONS:
+            oldest = self.oldest_time_wait()
+            if oldest is not None:
+                slot = oldest.slot
+                oldest.compress()
+            if oldest is None or tcp.connections[slot] is not None:
+                raise OSError(ENOMEM, "all connections are in use")
+            return slot
+        try:
+            # The table that counts grows last, so that running out of memory in between leaves nothing inconsistent.
+            for table, empty in ((tcp.tcbs, _FREE), (tcp.rcv, None), (tcp.snd, None), (tcp.connections, None)):
+                if len(table) == slot:
+                    table.append(empty)
+        except MemoryError:
+            raise OSError(ENOMEM)
+        return slot
+
+    def unlist(self):
+        """No segment finds the connection any more."""
+        tcp = self.tcp
+        slot = self.slot
+        if slot >= 0:
+            tcp.keys[2 * slot] = tcp.keys[2 * slot + 1] = 0
+            fast.index(tcp.objects, -1, len(tcp.connections))
+
+    def drop(self):
+        """Ends a connection that could not open."""
+        self._end(0)
+        self.delete()
+
+    def delete(self):
+        """Frees the connection's slot and buffers (the last step of its life)."""
+        tcp = self.tcp
+        slot = self.slot
+        if slot < 0:
+            return
+        if tcp.observer is not None:
+            tcp.observer.moved(self, self.tcb[STATE], "delete")
+        tcp.connections[slot] = None
+        if tcp.rcv[slot] is not None or tcp.snd[slot] is not None:
+            self.free_ring(tcp.rcv, fast.RCV_RING)
+            self.free_ring(tcp.snd, fast.SND_RING)
+        tcp.tcbs[slot] = _FREE
+        tcp.words[fast.C_SLOT] = tcp.words[fast.C_TCB] = 0
+        self.slot = -1
+
+    def _free_buffers(self):
+        # Those that have done their work: the receive buffer when nobody reads any more, the send buffer when all is confirmed.
         tcb = self.tcb
-        self.tcp.name(tcb, local, remote)
-        numbers = sha256(self.tcp.secret).digest()
-        fast.copy(tcb, numbers, 4, ISS * 4, 0)
-        fast.copy(tcb, numbers, 3, fast.TS_OFFSET * 4 + 1, 4)
+        if tcb[FLAGS] & FLAG_ORPHAN and tcb[fast.RCV_RING_SIZE]:
+            self.free_ring(self.tcp.rcv, fast.RCV_RING)
+        if tcb[fast.SND_LEN] == 0 and tcb[fast.SND_RING_SIZE]:
+            self.free_ring(self.tcp.snd, fast.SND_RING)
+
+    def free_ring(self, rings, at):
+        """Takes away the ring that stands in the list `rings` and whose address is in word `at` of the control block."""
+        slot = self.slot
+        self.tcp.ring = rings[slot] or self.tcp.ring
+        rings[slot] = None
+        self.tcb[at] = 0  # the collector takes it for a pointer
+        self.tcb[at + 2] = 0  # its size
 
     @property
     def state(self):
@@ -242,8 +303,9 @@ class Connection:
     def make_room(self, size, n):
         """Lets the ring of the receive buffer (size: fast.RCV_SIZE) or of the send buffer (fast.SND_SIZE) grow to take n bytes more.
 
-        Where memory is plenty it becomes as large as the buffer may be. Else it takes what must lie in it, and from what others send no more than
-        leaves the program _RESERVE; but _RING_STEP bytes always, so that a connection moves on while others hold the memory.
+        Where memory is plenty it becomes as large as the buffer may be; so it does for the first write of a connection that the program has opened. Else
+        it takes what must lie in it, and from what others send no more than leaves the program _RESERVE; but _RING_STEP bytes always, so that a
+        connection moves on while others hold the memory.
         Raises MemoryError without memory for that; then the ring is as it was.
         """
         tcb = self.tcb
@@ -254,6 +316,11 @@ class Connection:
         need = min(n + tcb[size + 2], most)
         if need <= now:
             return
+        if not receiving and not now and not tcb[FLAGS] & fast.FLAG_PASSIVE:
+            try:
+                return self.set_ring(size, most)
+            except MemoryError:
+                pass
         need = min(max(need + _RING_STEP - 1 & -_RING_STEP, 2 * now), most)
         keep = _RESERVE if receiving else 0
         if spare(tcp, need, keep, False) or _asked == tcp.words[fast.C_NOW] and take_back(tcp) and spare(tcp, need, keep):
@@ -265,30 +332,30 @@ class Connection:
             need = _RING_STEP
         self.set_ring(size, need)
 
-    def make_buffers(self):
-        """Gives both buffers rings of their full size. Raises MemoryError."""
-        self.set_ring(fast.RCV_SIZE, self.tcb[fast.RCV_SIZE])
-        self.set_ring(fast.SND_SIZE, self.tcb[fast.SND_SIZE])
-
     def set_ring(self, size, n):
         """Gives the buffer `size` (see make_room) a ring of n bytes; what lies in the old one moves. Raises MemoryError."""
-        tcb = self.tcb
         if size == fast.RCV_SIZE:
             at = fast.RCV_RING
             rings = self.tcp.rcv
         else:
             at = fast.SND_RING
             rings = self.tcp.snd
-        ring = bytearray(n)
-        old = tcb[at + 2]
-        if old:
-            head = tcb[size + 1]
-            fast.copy(ring, rings[self.slot], old - head, 0, head)
-            fast.copy(ring, rings[self.slot], head, old - head, 0)
-        tcb[size + 1] = 0
+        ring = self.tcp.ring
+        self.tcp.ring = None
+        if ring is None or len(ring) != n:
+            ring = None  # its memory may be what is needed
+            ring = bytearray(n)
+        if self.tcb[at + 2]:
+            self._fill_ring(ring, rings[self.slot], size)
+        self.tcb[size + 1] = 0
         rings[self.slot] = ring
-        fast.point(tcb, at, ring)
-        tcb[at + 2] = n
+        fast.point(self.tcb, at, ring)
+        self.tcb[at + 2] = n
+
+    def _fill_ring(self, ring, old, size):
+        head = self.tcb[size + 1]
+        fast.copy(ring, old, len(old) - head, 0, head)
+        fast.copy(ring, old, head, len(old) - head, 0)
 
     def unacknowledged(self):
         """Returns how many bytes of the send buffer the peer has not confirmed."""
@@ -321,16 +388,20 @@ class Connection:
 
     def output(self, now):
         """Sends what may leave now."""
+        tcp = self.tcp
         if self.tcb[STATE] < ESTABLISHED:
             return
-        observer = self.tcp.observer
-        before = None if observer is None else array("I", self.tcb)
-        if self.tcb[FLAGS] & fast.FLAG_LOOP:
-            sent = self._loop(now)
+        if tcp.observer is None and not self.tcb[FLAGS] & fast.FLAG_LOOP:
+            fast.output(tcp.words, now, tcp.objects, self.slot)
         else:
-            sent = fast.output(self.tcp.words, now, self.tcp.objects, self.slot)
-        if sent and observer is not None:
-            observer.changed("send", self, before)
+            self._output(now)
+
+    def _output(self, now):
+        tcp = self.tcp
+        before = None if tcp.observer is None else array("I", self.tcb)
+        sent = self._loop(now) if self.tcb[FLAGS] & fast.FLAG_LOOP else fast.output(tcp.words, now, tcp.objects, self.slot)
+        if before is not None and sent:
+            tcp.observer.changed("send", self, before)
 
     def _loop(self, now):
         """Sends what takes the way through the IP layer: frames to a peer on this board, and those with IP options."""
@@ -364,27 +435,27 @@ class Connection:
             return
         if state == ESTABLISHED or state == CLOSE_WAIT:
             self.tcb[FLAGS] |= FLAG_FIN | FLAG_OUTPUT
-            self._move("close")
+            move(self, "close")
             self.output(now)
 
-    def close(self, now):
-        """The program is done with the connection.
+    def close(self, now, reset=False):
+        """The program is done with the connection; reset: at once, with RST.
 
         Unread data, or data that still arrives, is answered with RST: the peer must learn that it was lost (RFC 1122 section 4.2.2.13).
         """
         tcb = self.tcb
         if tcb[FLAGS] & FLAG_ORPHAN:
             return
-        if self.linger == 0 or (tcb[fast.RCV_LEN] and tcb[STATE] >= ESTABLISHED and tcb[STATE] != TIME_WAIT):
+        if reset or (tcb[fast.RCV_LEN] and tcb[STATE] >= ESTABLISHED and tcb[STATE] != TIME_WAIT):
             tcb[FLAGS] |= FLAG_ORPHAN
             self.abort(now)
             return
         tcb[FLAGS] |= FLAG_ORPHAN
         self.shutdown(now)
         if tcb[STATE] == CLOSED:
-            self.tcp.delete(self)
+            self.delete()
             return
-        self.tcp.free_buffers(self)
+        self._free_buffers()
         if tcb[STATE] == FIN_WAIT_2:
             self._wait(now, FIN_WAIT_2_MS)
 
@@ -401,26 +472,23 @@ class Connection:
         self._end(ECONNABORTED if not self.tcb[FLAGS] & FLAG_ORPHAN else 0, "abort")
 
     def open(self, now, iss):
-        """Active open: SYN (RFC 9293 section 3.10.1). Raises OSError(ENOMEM) without memory for the buffers."""
+        """Active open: SYN (RFC 9293 section 3.10.1). Raises MemoryError without memory for the receive buffer."""
         try:
-            self.make_buffers()
+            self.set_ring(fast.RCV_SIZE, self.tcb[fast.RCV_SIZE])
         except MemoryError:
             take_back(self.tcp)
-            try:
-                self.make_buffers()
-            except MemoryError:
-                raise OSError(ENOMEM, "no memory for the buffers; use smaller SO_SNDBUF and SO_RCVBUF or close something")
+            self.set_ring(fast.RCV_SIZE, self.tcb[fast.RCV_SIZE])
         self._start(iss)
-        self._move("active open")
+        move(self, "active open")
         self.tcb[fast.PROGRESS_AT] = now
         self._send_syn(now)
 
-    def open_passive(self, frame, start, header_end, seq, now, iss):
+    def open_passive(self, frame, start, now, iss):
         """Passive open: a SYN for a listening port has arrived; answers SYN+ACK (RFC 9293 section 3.10.7.2)."""
         self.tcb[STATE] = fast.LISTEN
         self._start(iss)
-        self._take_syn(frame, start, header_end, seq, now)
-        self._move("SYN")
+        self._take_syn(frame, start)
+        move(self, "SYN")
         self._send_syn(now)
 
     def open_cookie(self, irs, iss, mss):
@@ -428,25 +496,23 @@ class Connection:
         tcb = self.tcb
         tcb[STATE] = fast.LISTEN
         self._start(iss)
-        tcb[FLAGS] &= ~_AGREED
-        tcb[fast.RCV_SCALE] = 0
-        self._expect(irs, mss, 0)
-        self._move("SYN")
+        tcb[IRS] = irs
+        tcb[fast.SND_MSS] = mss
+        self._expect(0)
+        move(self, "SYN")
         tcb[RETRIES] = 1  # nobody knows when the SYN+ACK left
         tcb[SND_NXT] = (iss + 1) & 0xFFFFFFFF
 
     def input(self, frame, start, end, flags, now):
         """Takes one segment whose checksum is right (RFC 9293 section 3.10.7.3 and 3.10.7.4); its TCP header is at frame[start]."""
         tcb = self.tcb
-        seq = frame[start + 4] << 24 | frame[start + 5] << 16 | frame[start + 6] << 8 | frame[start + 7]
-        ack = frame[start + 8] << 24 | frame[start + 9] << 16 | frame[start + 10] << 8 | frame[start + 11]
         observer = self.tcp.observer
         before = array("I", tcb) if observer is not None else None
         expected = tcb[RCV_NXT]
         if tcb[STATE] == SYN_SENT:
-            self._input_syn_sent(frame, start, flags, seq, ack, now)
+            self._input_syn_sent(frame, start, flags, now)
         else:
-            self._input_synchronised(frame, start, end, flags, seq, ack, now)
+            self._input_synchronised(frame, start, end, flags, now)
         if observer is not None:
             observer.changed("receive", self, before)
         due = tcb[FLAGS] & (FLAG_ACK_NOW | FLAG_OUTPUT)
@@ -456,12 +522,11 @@ class Connection:
         elif due:
             self.output(now)
 
-    def _input_syn_sent(self, frame, start, flags, seq, ack, now):
-        tcb = self.tcb
-        good_ack = flags & ACK and ack == tcb[SND_NXT]
+    def _input_syn_sent(self, frame, start, flags, now):
+        good_ack = flags & ACK and fast.number(frame, start + 8) == self.tcb[SND_NXT]
         if flags & ACK and not good_ack:
             if not flags & RST:
-                self.tcp.reset(frame, start, 0, ack, self.remote[0], now)
+                self._reset(frame, start, now)
             return
         if flags & RST:
             if good_ack:
@@ -469,16 +534,22 @@ class Connection:
             return
         if not flags & SYN:
             return
-        self._take_syn(frame, start, start + (frame[start + 12] >> 4 << 2), seq, now)
+        self._take_syn(frame, start)
         if good_ack:
             self._established(frame, start, now, "SYN+ACK")
         else:
-            self._move("SYN")  # simultaneous open
-            tcb[SND_NXT] = tcb[ISS]
+            move(self, "SYN")  # simultaneous open
+            self.tcb[SND_NXT] = self.tcb[ISS]
             self._send_syn(now)
 
-    def _input_synchronised(self, frame, start, end, flags, seq, ack, now):
+    def _reset(self, frame, start, now):
+        # Answers an ACK of what was never sent.
+        self.tcp.reset(frame, start, 0, fast.number(frame, start + 8), self.remote[0], now)
+
+    def _input_synchronised(self, frame, start, end, flags, now):
         tcb = self.tcb
+        seq = fast.number(frame, start + 4)
+        ack = fast.number(frame, start + 8)
         ahead = difference(seq, tcb[RCV_NXT])
         window = difference(tcb[fast.RCV_ADV], tcb[RCV_NXT])
         if flags & RST:
@@ -517,7 +588,7 @@ class Connection:
                 self._control(ACK, tcb[SND_NXT], now)
                 return
             if ack != tcb[SND_NXT]:
-                self.tcp.reset(frame, start, 0, ack, self.remote[0], now)
+                self._reset(frame, start, now)
                 return
             self._established(frame, start, now, "ACK of SYN")
             if self.listener is not None and not self.listener.ready(self):
@@ -555,17 +626,17 @@ class Connection:
             tcb[FLAGS] &= ~fast.FLAG_ROUND
             self.tcp.congestion.grow(tcb, now)
         if tcb[FLAGS] & FLAG_FIN_ACKED and (state == FIN_WAIT_1 or state == CLOSING or state == LAST_ACK):
-            self._move("ACK of FIN")
             if state == LAST_ACK:
-                self._end(0, None)
+                self._end(0, "ACK of FIN")
                 return
+            move(self, "ACK of FIN")
             if state == CLOSING:
                 self._enter_time_wait(now)
             elif tcb[FLAGS] & (FLAG_ORPHAN | FLAG_FIN_IN) == FLAG_ORPHAN:
                 self._wait(now, FIN_WAIT_2_MS)
-                self.tcp.free_buffers(self)
+                self._free_buffers()
         if tcb[FLAGS] & FLAG_FIN_IN and ESTABLISHED <= tcb[STATE] <= FIN_WAIT_2:
-            self._move("FIN")
+            move(self, "FIN")
             if tcb[STATE] == TIME_WAIT:
                 self._enter_time_wait(now)
 
@@ -609,40 +680,22 @@ class Connection:
             self._wait(now, self.keepalive)
 
     def _start(self, iss):
-        tcb = self.tcb
-        tcb[ISS] = tcb[SND_UNA] = tcb[SND_NXT] = iss
-        tcb[FLAGS] |= _AGREED  # what we offer; the peer's SYN takes away what it does not
-        shift = 0
-        while tcb[fast.RCV_SIZE] >> shift > 0xFFFF:
-            shift += 1
-        tcb[fast.RCV_SCALE] = shift
+        fast.begin(self.tcb, iss)
         if self.remote[0] == self.local[0]:
-            tcb[FLAGS] |= fast.FLAG_LOOP
+            self.tcb[FLAGS] |= fast.FLAG_LOOP
         if self.way is not None:
             self.way.begin(self)
-        tcb[fast.IP_ID] = iss & 0xFFFF
 
-    def _take_syn(self, frame, start, header_end, seq, now):
-        tcb = self.tcb
-        offered = fast.syn(tcb, frame, start, header_end)
-        tcb[FLAGS] &= offered | ~_AGREED
-        if not offered & fast.FLAG_SCALE:
-            tcb[fast.RCV_SCALE] = 0
-        if offered & fast.FLAG_TS:
-            fast.clock(self.tcp.words, now)
-            tcb[fast.TS_RECENT_AT] = self.tcp.words[fast.C_CLOCK]
-        self._expect(seq, tcb[fast.SND_MSS], _TIMESTAMPS if tcb[FLAGS] & fast.FLAG_TS else 0)
+    def _take_syn(self, frame, start):
+        end = start + (frame[start + 12] >> 4 << 2)
+        self._expect(fast.syn(self.tcb, frame, start, end))
 
-    def _expect(self, seq, mss, options):
-        """Sets what the peer's SYN with number `seq` tells; options: bytes of them in every segment."""
-        tcb = self.tcb
-        tcb[fast.HEADER] = _HEADER + options
-        tcb[fast.TEMPLATE + 11] = 20 + options << 18  # the data offset
-        tcb[fast.SND_MSS] = min(mss, self.tcp.ip.path_mtu(self.remote[0]) - 40) - options - self.options_size
-        tcb[fast.RCV_MSS] = fast.MSS_OURS - options
-        tcb[IRS] = seq
-        tcb[RCV_NXT] = tcb[fast.LAST_ACK_SENT] = (seq + 1) & 0xFFFFFFFF
-        tcb[fast.RCV_ADV] = (seq + 1 + min(tcb[fast.RCV_SIZE], 0xFFFF)) & 0xFFFFFFFF
+    def _expect(self, offered):
+        # Sets what follows from the peer's SYN: see fast.expect().
+        mss = self.tcp.ip.path_mtu(self.remote[0]) - 40
+        fast.expect(self.tcp.words, self.tcb, offered, mss)
+        if self.tcb[FLAGS] & fast.FLAG_LOOP:
+            self.tcb[fast.SND_MSS] -= self.options_size  # what has IP options has this flag
 
     def _send_syn(self, now):
         tcb = self.tcb
@@ -653,20 +706,18 @@ class Connection:
         tcb[SND_NXT] = (tcb[ISS] + 1) & 0xFFFFFFFF
         tcb[FLAGS] |= FLAG_RTX
         self._timer(RTX_AT, now, tcb[RTO])
-        self._control(flags, tcb[ISS], now)
+        self.tcp.send_control(tcb, self.remote[0], flags, tcb[ISS], now, self.way)
 
     def _established(self, frame, start, now, event):
-        tcb = self.tcb
-        fast.establish(tcb, frame, start, now)
-        if tcb[fast.TEMPLATE] == 0:
-            mac = self.tcp.ip.neighbour_mac(self.remote[0], now)
-            self.use_mac(frame[6:12] if mac is None else mac)
-        self._move(event)
+        fast.establish(self.tcb, frame, start, now)
+        if self.tcb[fast.TEMPLATE] == 0:
+            self.use_mac(self.tcp.ip.neighbour_mac(self.remote[0], now) or frame[6:12])
+        move(self, event)
         if event == "SYN+ACK":
-            tcb[FLAGS] |= FLAG_ACK_NOW
-        if tcb[FLAGS] & FLAG_FIN:
-            tcb[FLAGS] |= FLAG_OUTPUT
-            self._move("close")
+            self.tcb[FLAGS] |= FLAG_ACK_NOW
+        if self.tcb[FLAGS] & FLAG_FIN:
+            self.tcb[FLAGS] |= FLAG_OUTPUT
+            move(self, "close")
         if self.keepalive:
             self.keep(now)
 
@@ -742,8 +793,7 @@ class Connection:
         tcb[FLAGS] &= ~FLAG_WAIT
         state = tcb[STATE]
         if state == TIME_WAIT:
-            self._move("timeout")
-            self._end(0, None)
+            self._end(0, "timeout")
         elif state == FIN_WAIT_2 and tcb[FLAGS] & FLAG_ORPHAN:
             self._end(ETIMEDOUT)
         elif self.keepalive and ESTABLISHED <= state <= CLOSE_WAIT:
@@ -789,22 +839,25 @@ class Connection:
     def _enter_time_wait(self, now):
         # When there are more than a few, the oldest gives up its control block, and from then on each does so at once.
         tcb = self.tcb
+        tcp = self.tcp
         tcb[FLAGS] &= ~fast.FLAG_TIMERS
-        self._wait(now, TIME_WAIT_MS)
         if tcb[FLAGS] & FLAG_ACK_NOW:
             self.output(now)  # the ACK of the FIN: the control block may go now
-        tcp = self.tcp
-        connection = self
-        if tcp.time_waits is None or not tcb[FLAGS] & FLAG_ORPHAN:
-            tcp.free_buffers(self)
-            count = 0
-            for other in tcp.connections:
-                if other is not None and other.tcb[STATE] == TIME_WAIT:
-                    count += 1
-            if count <= TIME_WAITS:
-                return
-            connection = self.oldest_time_wait()
-        connection.compress()
+        if tcp.time_waits is not None and tcb[FLAGS] & FLAG_ORPHAN:
+            tcb[WAIT_AT] = ticks.add(now, TIME_WAIT_MS)
+            self.compress()
+            return
+        self._wait(now, TIME_WAIT_MS)
+        self._free_buffers()
+        self._thin_out()
+
+    def _thin_out(self):
+        count = 0
+        for other in self.tcp.connections:
+            if other is not None and other.tcb[STATE] == TIME_WAIT:
+                count += 1
+        if count > TIME_WAITS:
+            self.oldest_time_wait().compress()
 
     def oldest_time_wait(self):
         """Returns the connection, but this one, that is longest in TIME_WAIT, or None."""
@@ -824,12 +877,7 @@ class Connection:
             tcp.time_waits.add(self)
         except MemoryError:
             pass  # the oldest of them all is forgotten sooner
-        self.forget()
-
-    def forget(self):
-        """Ends a TIME_WAIT early; what must be remembered of it, unless it opens anew, stays in TCP.time_waits."""
-        self._move("timeout")
-        self._end(0, None)
+        self._end(0, "timeout")
 
     def _wait(self, now, ms):
         self.tcb[FLAGS] |= FLAG_WAIT
@@ -844,13 +892,12 @@ class Connection:
 
     def _end(self, code, event="abort"):
         """The connection is over: no timers, no more segments. Received data stays readable until the program closes it."""
-        if event is not None:
-            self._move(event)
+        move(self, event)
         if code and not self.error:
             self.error = code
         self.tcb[FLAGS] &= FLAG_ORPHAN
-        self.tcp.unlist(self)
+        self.unlist()
         if self.listener is not None:
             self.listener.gone(self)
         if self.tcb[FLAGS] & FLAG_ORPHAN:
-            self.tcp.delete(self)
+            self.delete()

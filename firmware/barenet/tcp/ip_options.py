@@ -21,13 +21,13 @@ class Way(ip_options.Way):
         tcp = connection.tcp
         part = self.ip.part("ip_options")
         if part.segments is None:
-            part.segments = _Segments(tcp)
+            tcp.hidden = part.segments = _Segments(tcp)
             self.ip.handlers[PROTOCOL] = part.segments.input
         key = tcp.keys[2 * connection.slot : 2 * connection.slot + 2]
         if key[1]:
             connection.key = key
         connection.tcb[FLAGS] |= fast.FLAG_LOOP
-        tcp.unlist(connection)
+        connection.unlist()
 
     def segment(self, packet, now):
         """Sends a packet that fast.output() has made; one that finds no room or no route is lost."""
@@ -52,21 +52,22 @@ class _Segments:
     def input(self, frame, start, end, source, destination, now):
         """See TCP.input()."""
         tcp = self.tcp
-        hidden = self._hidden(frame, start, source) if end - start >= 20 else None
+        hidden = None
+        if end - start >= 20:
+            hidden = self.find(frame[start + 2] << 8 | frame[start + 3], (source, frame[start] << 8 | frame[start + 1]))
         if hidden is not None:
             slot = hidden.slot
             tcp.keys[2 * slot] = hidden.key[0]
             tcp.keys[2 * slot + 1] = hidden.key[1]
-            fast.index(tcp.objects, len(tcp.connections))
+            fast.index(tcp.objects, slot, slot + 1)
         try:
             tcp.input(frame, start, end, source, destination, now)
         finally:
             if hidden is not None:
-                tcp.unlist(hidden)
+                hidden.unlist()
 
-    def _hidden(self, frame, start, source):
-        remote = (source, frame[start] << 8 | frame[start + 1])
-        port = frame[start + 2] << 8 | frame[start + 3]
+    def find(self, port, remote):
+        """Returns the hidden connection of this port of ours and the peer's (address, port), or None."""
         for connection in self.tcp.connections:
             if connection is not None and connection.way is not None and connection.remote == remote:
                 if connection.local[1] == port and connection.state != CLOSED:

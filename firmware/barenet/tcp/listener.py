@@ -12,10 +12,6 @@ _PIECE = const(640)  # and of which so many lie in one piece
 _BESIDE = const(1024)  # what a connection takes beside its buffers, with the socket that accept() makes
 
 
-def _number(data, at):
-    return data[at] << 24 | data[at + 1] << 16 | data[at + 2] << 8 | data[at + 3]
-
-
 class Listener:
     """A listening port. `backlog` bounds the connections that are open or opening but not yet accepted."""
 
@@ -61,10 +57,10 @@ class Listener:
         """A connection ended before it was accepted. One with an error still in the queue is dropped, as accept(2) would fail on it."""
         if connection in self.opening:
             self.opening.remove(connection)
-            self.tcp.delete(connection)
+            connection.delete()
         elif connection in self.waiting and not connection.readable():
             self.waiting.remove(connection)
-            self.tcp.delete(connection)
+            connection.delete()
 
     def close(self, now):
         """Stops listening; connections nobody accepted are reset (RFC 9293 section 3.10.4)."""
@@ -76,8 +72,7 @@ class Listener:
         """Resets the connections nobody has accepted yet."""
         for connection in self.opening + self.waiting:
             connection.listener = None
-            connection.linger = 0
-            connection.close(now)
+            connection.close(now, True)
         self.opening = []
         self.waiting = []
 
@@ -114,7 +109,7 @@ class Listener:
         cookies = late.load("tcp.cookies")
         self.tcp.drops["backlog full, cookie sent"] += 1
         self.cookies_until = ticks.add(now, _COOKIES_MS)
-        irs = _number(frame, start + 4)
+        irs = fast.number(frame, start + 4)
         tcb = self.tcp.block(local, remote, (irs + 1) & 0xFFFFFFFF, min(self.rcvbuf, 0xFFFF))
         fast.syn(tcb, frame, start, header_end)
         iss = cookies.make(self.tcp.secret, irs, tcb[fast.SND_MSS], now)
@@ -131,8 +126,8 @@ class Listener:
         cookies = late.load("tcp.cookies")
         local = (destination, self.port)
         remote = (source, frame[start] << 8 | frame[start + 1])
-        irs = (_number(frame, start + 4) - 1) & 0xFFFFFFFF
-        iss = (_number(frame, start + 8) - 1) & 0xFFFFFFFF
+        irs = (fast.number(frame, start + 4) - 1) & 0xFFFFFFFF
+        iss = (fast.number(frame, start + 8) - 1) & 0xFFFFFFFF
         self.tcp.block(local, remote, 0, 0)  # its addresses stand in `secret` now
         mss = cookies.check(self.tcp.secret, irs, iss, now)
         if mss == 0:
@@ -154,47 +149,46 @@ class Listener:
             iss = self.tcp._iss(connection, now)
             if above is not None and difference(iss, above) <= 0:
                 iss = (above + 0x10000) & 0xFFFFFFFF  # beyond all that the old connection has sent (RFC 9293 section 3.10.7.4)
-            connection.open_passive(frame, start, header_end, _number(frame, start + 4), now, iss)
+            connection.open_passive(frame, start, now, iss)
         except (OSError, MemoryError):
             self.tcp.drops["out of memory"] += 1
-            connection._end(0)
-            self.tcp.delete(connection)
+            connection.drop()
 
     def _open_passive(self, local, remote, frame, now):
         """Returns a connection with its place among those that are opening, None without memory for it."""
         tcp = self.tcp
         connection = None
+        n = self.rcvbuf + self.sndbuf
         try:
             bytearray(1)  # where the heap is locked nobody's buffers are taken: they could not come again
+            plenty = spare(tcp, _BESIDE + n, max(n, PLENTY), False)
             try:
-                connection = self._create()
+                connection = self._create(plenty)
             except MemoryError:
                 if not take_back(tcp):
                     raise
-                connection = self._create()
-            tcp._place(connection, local, remote)
+                connection = self._create(plenty)
+            connection.place(local, remote)
             if frame[14] != 0x45:
                 late.load("tcp.ip_options").arrived(connection, frame)
-            n = self.rcvbuf + self.sndbuf
-            if spare(tcp, n, max(n, PLENTY), False):
-                connection.make_buffers()
+            if plenty:
+                connection.set_ring(fast.RCV_SIZE, self.rcvbuf)
             connection.listener = self
+            connection.tcb[fast.FLAGS] |= fast.FLAG_PASSIVE
             self.opening.append(connection)
             return connection
         except (OSError, MemoryError):
             tcp.drops["out of memory"] += 1
             if connection is not None:
-                connection._end(0)
-                tcp.delete(connection)
+                connection.drop()
             return None
 
-    def _create(self):
+    def _create(self, plenty):
         """Returns a connection that leaves the program memory, and in pieces of a size that is of use. Raises MemoryError."""
-        n = self.rcvbuf + self.sndbuf
-        plenty = spare(self.tcp, _BESIDE, max(n, PLENTY) + n, False)
-        if not plenty and not spare(self.tcp, _BESIDE, _RESERVE):
+        if plenty:
+            return self.tcp.create(self.rcvbuf, self.sndbuf)
+        if not spare(self.tcp, _BESIDE, _RESERVE):
             raise MemoryError
         connection = self.tcp.create(self.rcvbuf, self.sndbuf)
-        if not plenty:
-            bytearray(_PIECE)
+        bytearray(_PIECE)
         return connection

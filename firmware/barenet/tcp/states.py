@@ -71,7 +71,10 @@ def move(connection, event):
     """
     tcb = connection.tcb
     before = tcb[STATE]
-    tcb[STATE] = TRANSITIONS[before].get(event, CLOSED if event == "RST" or event == "abort" else before)
-    observer = connection.tcp.observer
-    if observer is not None:
-        observer.moved(connection, before, event)
+    row = TRANSITIONS[before]
+    if event in row:
+        tcb[STATE] = row[event]
+    elif event == "RST" or event == "abort":
+        tcb[STATE] = CLOSED
+    if connection.tcp.observer is not None:
+        connection.tcp.observer.moved(connection, before, event)

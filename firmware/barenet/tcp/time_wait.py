@@ -10,7 +10,7 @@ _FEW = const(40)
 _MOST = const(200)  # the table has room for few, then for all: a server in use does not let it grow again and again
 _TIME_WAIT_MS = const(60_000)
 
-# The words of an entry; the first two are the key as it stands in a received frame.
+# The words of an entry, which fast.remember() writes; the first two are the key as it stands in a received frame.
 _SND_NXT = const(2)
 _RCV_NXT = const(3)
 _TS_RECENT = const(4)
@@ -35,16 +35,12 @@ def reopens_connection(connection, frame, start, header_end):
     tcb = connection.tcb
     stamp = _stamp(frame, start, header_end)
     ts_recent = tcb[fast.TS_RECENT] if tcb[fast.FLAGS] & fast.FLAG_TS else None
-    return reopens(_number(frame, start + 4), stamp, tcb[fast.RCV_NXT], ts_recent)
+    return reopens(fast.number(frame, start + 4), stamp, tcb[fast.RCV_NXT], ts_recent)
 
 
 def _stamp(frame, start, header_end):
-    tcb = array("I", bytes(4 * fast.TCB_WORDS))
+    tcb = array("I", bytearray(4 * fast.TCB_WORDS))
     return tcb[fast.TS_RECENT] if fast.syn(tcb, frame, start, header_end) & fast.FLAG_TS else None
-
-
-def _number(data, at):
-    return data[at] << 24 | data[at + 1] << 16 | data[at + 2] << 8 | data[at + 3]
 
 
 class TimeWaits:
@@ -56,27 +52,20 @@ class TimeWaits:
 
     def add(self, connection):
         """Takes over what must be remembered of a connection that nobody reads any more; without memory the oldest makes room. Raises MemoryError."""
-        tcb = connection.tcb
         if self.count == _MOST:
             self._remove(0)
         if self.count * _WORDS == len(self.table):
-            more = _MOST - _FEW if self.count else _FEW
-            try:
-                self.table.extend(array("I", bytes(4 * more * _WORDS)))
-            except MemoryError:
-                if self.count == 0:
-                    raise
-                self._remove(0)
-        table = self.table
-        at = self.count * _WORDS
-        # Plain Python would make a big int of each word.
-        fast.copy(table, connection.tcp.keys, 8, 4 * at, 8 * connection.slot)
-        fast.copy(table, tcb, 4, 4 * (at + _SND_NXT), 4 * fast.SND_NXT)
-        fast.copy(table, tcb, 4, 4 * (at + _RCV_NXT), 4 * fast.RCV_NXT)
-        fast.copy(table, tcb, 4, 4 * (at + _TS_RECENT), 4 * fast.TS_RECENT)
-        table[at + _TS_OFFSET] = tcb[fast.TS_OFFSET] | 1 if tcb[fast.FLAGS] & fast.FLAG_TS else 0
-        table[at + _EXPIRES] = tcb[fast.WAIT_AT]
+            self._grow()
+        fast.remember(self.table, self.count * _WORDS, connection.tcp.keys, connection.slot, connection.tcb)
         self.count += 1
+
+    def _grow(self):
+        try:
+            self.table.extend(array("I", bytearray(4 * _WORDS * (_MOST - _FEW if self.count else _FEW))))
+        except MemoryError:
+            if self.count == 0:
+                raise
+            self._remove(0)
 
     def find(self, frame, start, now):
         """Returns the entry that the segment at frame[start:] belongs to, or -1."""
@@ -91,7 +80,7 @@ class TimeWaits:
         """
         table = self.table
         at = i * _WORDS
-        seq = _number(frame, start + 4)
+        seq = fast.number(frame, start + 4)
         rcv_nxt = table[at + _RCV_NXT]
         offset = table[at + _TS_OFFSET]
         if flags & RST:
