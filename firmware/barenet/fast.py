@@ -161,56 +161,53 @@ RETRIES = const(26)
 RTX_AT = const(27)  # what FLAG_RTX, FLAG_PERSIST, FLAG_REORDER or FLAG_TAIL waits for
 ACK_AT = const(28)  # delayed ACK timer
 WAIT_AT = const(29)  # connect, keep, TIME_WAIT … whatever the state waits for
-IP_ID = const(30)
-PSEUDO_SUM = const(31)  # halfword sum of addresses and protocol
-SEGMENTS_IN = const(32)
-SEGMENTS_OUT = const(33)
-BYTES_IN = const(34)
-BYTES_OUT = const(35)
-RETRANSMITS = const(36)
-LAST_ARRIVAL = const(37)  # when the peer was last heard, ms
-HEADER = const(38)  # bytes of Ethernet, IP and TCP header with the options of every segment
-SND_SCALE = const(39)  # window scale shifts (RFC 7323 section 2)
-RCV_SCALE = const(40)
-TS_OFFSET = const(41)  # what our timestamps add to the clock, so that nobody learns how long the board is up
-TS_RECENT = const(42)
-TS_RECENT_AT = const(43)  # C_CLOCK then
-OUT_OF_ORDER = const(44)  # number of ranges kept ahead of RCV_NXT
-RANGES = const(45)  # start and end of each, ascending; the bytes lie in the receive buffer already
+PSEUDO_SUM = const(30)  # halfword sum of addresses and protocol
+SEGMENTS_IN = const(31)
+SEGMENTS_OUT = const(32)
+BYTES_IN = const(33)
+BYTES_OUT = const(34)
+RETRANSMITS = const(35)
+LAST_ARRIVAL = const(36)  # when the peer was last heard, ms
+SND_SCALE = const(37)  # window scale shifts (RFC 7323 section 2)
+RCV_SCALE = const(38)
+TS_OFFSET = const(39)  # what our timestamps add to the clock, so that nobody learns how long the board is up
+TS_RECENT = const(40)
+TS_RECENT_AT = const(41)  # C_CLOCK then
+OUT_OF_ORDER = const(42)  # number of ranges kept ahead of RCV_NXT
+RANGES = const(43)  # start and end of each, ascending; the bytes lie in the receive buffer already
 RANGES_MAX = const(4)
-RECENT_RANGE = const(53)  # the one that changed last: the first SACK block (RFC 2018 section 4)
-FIN_AT = const(54)  # the peer's FIN came ahead of its turn
-DSACK_START = const(55)  # the last duplicate, told once (RFC 2883)
-DSACK_END = const(56)
-PIPE = const(57)  # bytes that are probably on their way (RFC 6675 section 2)
-LOST = const(58)  # records marked lost and not sent again yet
-SACKED = const(59)  # records the peer has beyond SND_UNA
-DUPACKS = const(60)
-RECOVER = const(61)  # SND_NXT when recovery began
-FACK = const(62)  # highest number known to have arrived
-RACK_TIME = const(63)  # of the segment sent last among those that arrived (RFC 8985): when it was sent, its end, its RTT
-RACK_SEQ = const(64)
-RACK_RTT = const(65)
-MIN_RTT = const(66)
-TAIL_SEQ = const(67)  # SND_NXT when the tail loss probe left
-GROW_AT = const(68)  # congestion avoidance: CWND grows by one MSS for so many bytes acknowledged, 0 = CWND
-CWND_ACKED = const(69)  # of these
-ROUND_SEQ = const(70)  # one round trip of congestion avoidance ends with its acknowledgement
-W_MAX = const(71)  # CWND before the last reduction
-EPOCH_AT = const(72)  # CUBIC: when it began to grow, and K, in 1/16 s
-EPOCH_K = const(73)
-PROGRESS_AT = const(74)  # when SND_UNA last moved, or the first byte left
-RECORD_COUNT = const(75)  # what is in flight: a ring of records, behind the template
-RECORD_HEAD = const(76)
-RECORD_SIZE = const(77)
-RCV_RING = const(78)  # address of the ring that is the receive buffer, two words (see point()), and
-RCV_RING_SIZE = const(80)  # how much of RCV_SIZE it holds: 0 without a ring (see Connection.make_room)
-SND_RING = const(81)
-SND_RING_SIZE = const(83)
-TEMPLATE = const(84)  # 66 bytes of Ethernet, IP and TCP header with the timestamp option
-_TEMPLATE_WORDS = const(17)
-RECORDS = const(101)  # two words a record: the end of a segment, and when it was sent (29 bits) with R_… bits below
-TCB_WORDS = const(101)
+RECENT_RANGE = const(51)  # the one that changed last: the first SACK block (RFC 2018 section 4)
+FIN_AT = const(52)  # the peer's FIN came ahead of its turn
+DSACK_START = const(53)  # the last duplicate, told once (RFC 2883)
+DSACK_END = const(54)
+PIPE = const(55)  # bytes that are probably on their way (RFC 6675 section 2)
+LOST = const(56)  # records marked lost and not sent again yet
+SACKED = const(57)  # records the peer has beyond SND_UNA
+DUPACKS = const(58)
+RECOVER = const(59)  # SND_NXT when recovery began
+FACK = const(60)  # highest number known to have arrived
+RACK_TIME = const(61)  # of the segment sent last among those that arrived (RFC 8985): when it was sent, its end, its RTT
+RACK_SEQ = const(62)
+RACK_RTT = const(63)
+MIN_RTT = const(64)
+TAIL_SEQ = const(65)  # SND_NXT when the tail loss probe left
+GROW_AT = const(66)  # congestion avoidance: CWND grows by one MSS for so many bytes acknowledged, 0 = CWND
+CWND_ACKED = const(67)  # of these
+ROUND_SEQ = const(68)  # one round trip of congestion avoidance ends with its acknowledgement
+W_MAX = const(69)  # CWND before the last reduction
+EPOCH_AT = const(70)  # CUBIC: when it began to grow, and K, in 1/16 s
+EPOCH_K = const(71)
+PROGRESS_AT = const(72)  # when SND_UNA last moved, or the first byte left
+RECORD_COUNT = const(73)  # what is in flight: a ring of records, behind the template
+RECORD_HEAD = const(74)
+RECORD_SIZE = const(75)
+RCV_RING = const(76)  # address of the ring that is the receive buffer, two words (see point()), and
+RCV_RING_SIZE = const(78)  # how much of RCV_SIZE it holds: 0 without a ring (see Connection.make_room)
+SND_RING = const(79)
+SND_RING_SIZE = const(81)
+TEMPLATE = const(82)  # the first 40 bytes of each frame: Ethernet, IP, ports; its IP identification is the last one's
+RECORDS = const(92)  # two words a record: the end of a segment, and when it was sent (29 bits) with R_… bits below
+TCB_WORDS = const(92)
 CONTROL = const(76)  # bytes that the frame of a segment without text may take, in words
 
 R_SACKED = const(1)
@@ -597,8 +594,6 @@ def address(tcb, mac, secret):
     h[16] = p[3]
     h[17] = p[5]
     h[18] = p[4]
-    h[27] = 0x0101
-    h[28] = 0x0A08
     t[PSEUDO_SUM] = 0x0600 + p[0] + p[1] + p[2] + p[3]
 
 
@@ -642,7 +637,7 @@ def begin(tcb, iss: int):
     t[ISS] = iss
     t[SND_UNA] = iss
     t[SND_NXT] = iss
-    t[IP_ID] = iss & 0xFFFF
+    t[TEMPLATE + 4] = iss << 16
     t[FLAGS] |= AGREED
     scale = 0
     while t[RCV_SIZE] >> scale > 0xFFFF:
@@ -701,8 +696,6 @@ def expect(words, tcb, offered: int, mss: int):
     if t[FLAGS] & FLAG_TS:
         options = 12  # RFC 7323 appendix A
         t[TS_RECENT_AT] = c[C_CLOCK]
-    t[HEADER] = 54 + options
-    t[TEMPLATE + 11] = 20 + options << 18  # the data offset
     if mss > t[SND_MSS]:
         mss = t[SND_MSS]
     t[SND_MSS] = mss - options
@@ -768,9 +761,11 @@ def control(words, tcb, frame, flags: int, seq: int, mss: int) -> int:
     c = ptr32(words)
     t = ptr32(tcb)
     out = int(ptr8(frame))
-    copy(frame, tcb, 54, 0, TEMPLATE << 2)
+    t[TEMPLATE + 4] = t[TEMPLATE + 4] + 0x10000  # the next IP identification
+    copy(frame, tcb, 40, 0, TEMPLATE << 2)
     f = ptr8(out)
     h = ptr16(out)
+    h[25] = h[26] = 0
     f[38] = seq >> 24
     f[39] = seq >> 16
     f[40] = seq >> 8
@@ -835,8 +830,6 @@ def control(words, tcb, frame, flags: int, seq: int, mss: int) -> int:
     s = (s & 0xFFFF) + (s >> 16)
     h[25] = ~((s & 0xFFFF) + (s >> 16))
     h[8] = n + 20 << 8
-    t[IP_ID] = t[IP_ID] + 1
-    h[9] = t[IP_ID]
     s = h[7] + h[8] + h[9] + h[10] + h[11] + h[13] + h[14] + h[15] + h[16]
     s = (s & 0xFFFF) + (s >> 16)
     h[12] = ~((s & 0xFFFF) + (s >> 16))
@@ -990,7 +983,7 @@ def receive(source: ptr32, target: ptr32, objects, most: int, words) -> int:
         acked = ack - t[SND_UNA]
         stamp = 0
         plain = 0
-        if h[23] & 0xF7FF == 0x1000 | t[HEADER] - 34 << 2 and not seq ^ t[RCV_NXT] and not flags & _NOT_PLAIN | t[OUT_OF_ORDER]:
+        if h[23] & 0xF7FF == (0x1080 if flags & FLAG_TS else 0x1050) and not seq ^ t[RCV_NXT] and not flags & _NOT_PLAIN | t[OUT_OF_ORDER]:
             if (f[48] << 8 | f[49]) << t[SND_SCALE] == t[SND_WND] and n <= t[RCV_MSS] and n <= t[RCV_ADV] - seq & _MASK30:
                 plain = n
                 if acked:
@@ -1938,12 +1931,11 @@ def output(source: ptr32, target: ptr32, objects, slot: int) -> int:
         source = ptr32(int(c) + (c[C_RX_COUNT] + i << 3))
         out = source[C_FRAMES] | source[C_FRAMES + 1] << 32
         source = ptr32(int(t) + (TEMPLATE << 2))
+        source[4] = source[4] + 0x10000  # the next IP identification
         target = ptr32(out)
         target[0] = source[0]; target[1] = source[1]; target[2] = source[2]; target[3] = source[3]
         target[4] = source[4]; target[5] = source[5]; target[6] = source[6]; target[7] = source[7]
-        target[8] = source[8]; target[9] = source[9]; target[10] = source[10]; target[11] = source[11]
-        target[12] = source[12]; target[13] = source[13]; target[14] = source[14]; target[15] = source[15]
-        target[16] = source[16]
+        target[8] = source[8]; target[9] = source[9]
         f = ptr8(out)
         h = ptr16(out)
 
@@ -1979,8 +1971,11 @@ def output(source: ptr32, target: ptr32, objects, slot: int) -> int:
         if n and offset + n == t[SND_LEN]:
             v |= PSH
         f[47] = v
-        at = t[HEADER]
+        at = 54
         if flags & FLAG_TS:
+            at = 66
+            h[27] = 0x0101
+            h[28] = 0x0A08
             v = c[C_CLOCK] + t[TS_OFFSET]
             f[58] = v >> 24
             f[59] = v >> 16
@@ -1993,7 +1988,8 @@ def output(source: ptr32, target: ptr32, objects, slot: int) -> int:
             f[65] = v
         if ranges:
             at = int(sack(objects[O_TCBS][slot], objects[O_FRAMES][c[C_RX_COUNT] + i], at))
-            f[46] = (at - 34) << 2
+        f[46] = at - 34 << 2
+        h[26] = 0
         s = t[PSEUDO_SUM] + h[17] + h[18] + h[19] + h[20] + h[21] + h[22] + h[23] + h[24]
         if at > 54:
             s += h[27] + h[28] + h[29] + h[30] + h[31] + h[32]
@@ -2090,8 +2086,6 @@ def output(source: ptr32, target: ptr32, objects, slot: int) -> int:
         total += 20
         f[16] = total >> 8
         f[17] = total
-        t[IP_ID] = t[IP_ID] + 1
-        h[9] = t[IP_ID]
         s = h[7] + h[8] + h[9] + h[10] + h[11] + h[13] + h[14] + h[15] + h[16]
         s = (s & 0xFFFF) + (s >> 16)
         h[12] = ~((s & 0xFFFF) + (s >> 16))

@@ -143,13 +143,6 @@ class LAN:
 
         borrow("doctor", "run", self, report)
 
-    def _set_network(self, network):
-        if network != "dhcp":
-            _settings("parse", network)
-        self._network = network
-        if self._active:
-            self._apply_network()
-
     def _apply_network(self):
         stack = self.stack
         fixed = None

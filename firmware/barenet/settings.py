@@ -91,13 +91,21 @@ def netmask(bits):
 def ifconfig(lan, config):
     """Sets (address, netmask, gateway, dns), or "dhcp"; see LAN."""
     if config == "dhcp":
-        lan._set_network("dhcp")
+        _set_network(lan, "dhcp")
         return
     ip_text, mask, gw, dns = config
     bits = sum(bin(b).count("1") for b in address(mask))
     if netmask(bits) != address(mask):
         raise ValueError("not a netmask: %s" % mask)
-    lan._set_network({"ip": "%s/%d" % (ip_text, bits), "gw": gw, "dns": dns})
+    _set_network(lan, {"ip": "%s/%d" % (ip_text, bits), "gw": gw, "dns": dns})
+
+
+def _set_network(lan, network):
+    if network != "dhcp":
+        parse(network)
+    lan._network = network
+    if lan._active:
+        lan._apply_network()
 
 
 def ipconfig(lan, name, **settings):
@@ -135,7 +143,7 @@ def ipconfig(lan, name, **settings):
             network["dns"] = value
         else:
             raise ValueError("unknown config param: %s" % key)
-    lan._set_network("dhcp" if network is None else network)
+    _set_network(lan, "dhcp" if network is None else network)
 
 
 def config(lan, name, **settings):

@@ -74,7 +74,6 @@ class Stack:
         self.errors = 0
         self.last_error = None
         self.on_poll = None  # called by poll() while C_ON_POLL is set
-        self._seen = 0
         objects = self.objects
         objects[fast.O_CLOCK] = clock
         objects[fast.O_DMA] = getattr(driver, "dma", None)
@@ -131,7 +130,8 @@ class Stack:
         self.link_up = False
         words = self.words
         words[fast.C_NEXT_TIMER] = words[fast.C_SLOW_AT] = words[fast.C_DRIVER_AT] = self.now()
-        self._seen = 0
+        if self.observer is not None:
+            self.observe(self.observer)
         _running = self
 
     def stop(self):
@@ -180,9 +180,7 @@ class Stack:
         observer: received(frame, length, now), sent(frame, length, now), changed(step, connection, before), moved(connection, before, event).
         While somebody observes, each segment goes through plain Python.
         """
-        self.observer = self.tcp.observer = observer
-        self.words[fast.C_EVERY_FRAME_SLOW] = 0 if observer is None else 1
-        self._seen = self.words[fast.C_TX_NEXT]
+        late.load("observe").observe(self, observer)
 
     def counters(self):
         """Returns {layer: {name: number}}: traffic and drops by reason."""
@@ -273,11 +271,3 @@ class Stack:
             self.configure(ANY, ANY, ANY, [])
         else:
             self.configure(lease.address, lease.netmask, lease.gateway, lease.dns, lease.mtu)
-
-    def show_sent(self):
-        """Shows the observer the transmit frames that are queued."""
-        pool = self.pool
-        for _ in range(self.words[fast.C_TX_QUEUED]):
-            i = self._seen
-            self._seen = (i + 1) % pool.transmit
-            self.observer.sent(pool.frames[pool.receive + i], pool.tx_ring[i * 8 + 1] & 0x1FFF, self.now())

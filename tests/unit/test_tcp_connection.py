@@ -165,11 +165,12 @@ def test_slots_are_used_again_and_the_hash_table_follows():
 def test_control_block_is_words_with_the_template_and_the_records_behind_it():
     tcp = make()
     connection = tcp.connect(PEER, 80, 0, 50000)
-    assert isinstance(connection.tcb, array) and fast.TCB_WORDS == fast.TEMPLATE + 17 == fast.RECORDS
+    assert isinstance(connection.tcb, array) and fast.TCB_WORDS == fast.TEMPLATE + 10 == fast.RECORDS
     connection.ttl = 7
     connection.tos = 0xB8
     same((connection.ttl, connection.tos), (7, 0xB8))
-    same(bytes(connection.tcb)[4 * fast.TEMPLATE + 14 :][:9], b"\x45\xb8\0\0\0\0\x40\0\x07")
+    same(bytes(connection.tcb)[4 * fast.TEMPLATE + 14 :][:4], b"\x45\xb8\0\0")
+    same(bytes(connection.tcb)[4 * fast.TEMPLATE + 20 :][:3], b"\x40\0\x07")
     connection.ttl, connection.tos = 64, 0
     same(len(connection.tcb), fast.TCB_WORDS + 2 * connection.tcb[fast.RECORD_SIZE])
     header = bytes(connection.tcb)[4 * fast.TEMPLATE :]

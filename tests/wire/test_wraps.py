@@ -194,7 +194,7 @@ def test_a_connection_idle_for_ten_days_still_works():
 @on_wire
 def test_ip_identification_wraps():
     wire, peer, app = established()
-    app.tcb[fast.IP_ID] = 0xFFFF
+    app.tcb[fast.TEMPLATE + 4] = 0xFFFF0000
     app.connection.nodelay = True
     ids = []
     for _ in range(3):

@@ -218,7 +218,7 @@ class TCP:
         """Returns a control block for one segment that belongs to no connection. ack, window: what that tells the peer."""
         tcb = array("I", bytearray(4 * fast.TCB_WORDS))
         tcb[fast.TEMPLATE + 5] = 64 << 16  # TTL
-        tcb[fast.IP_ID] = self.ip.identification
+        tcb[fast.TEMPLATE + 4] = self.ip.identification << 16
         self.ip.identification = self.ip.identification + 1 & 0xFFFF
         tcb[fast.RCV_NXT] = ack
         tcb[fast.RCV_ADV] = (ack + window) & 0xFFFFFFFF

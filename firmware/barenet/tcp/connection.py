@@ -66,9 +66,8 @@ FIN_WAIT_2_MS = const(60_000)  # for a connection nobody owns any more
 KEEP_COUNT = const(9)
 ORPHAN_PROBES = const(8)  # window probes for a connection nobody owns any more
 _CHALLENGES = const(10)  # challenge ACKs a second, for all connections (RFC 5961 section 7)
-_TTL_WORD = const(89)  # of the template: byte 22
-_TOS_WORD = const(87)  # byte 15
-_HEADER = const(54)  # Ethernet, IP and TCP without options
+_TTL_WORD = const(87)  # of the template: byte 22
+_TOS_WORD = const(85)  # byte 15
 _BLACK_HOLE_MTU = {4: 1064, 6: 576}  # by retransmission: what a path takes that drops larger packets and says nothing (RFC 4821)
 PLENTY = const(16384)  # bytes of free heap, with which nobody saves
 _RESERVE = const(2048)  # bytes of it that are the program's, however much its peers write
@@ -135,7 +134,6 @@ class Connection:
 
     # Defaults stand in the class: a connection has only the attributes that it sets itself.
     slot = -1
-    local = None
     remote = None
     error = 0
     soft_error = ETIMEDOUT  # what is told when it gives up: the last ICMP error, if there was one (RFC 9293 3.9.2.2, MUST-47)
@@ -155,7 +153,7 @@ class Connection:
     def __init__(self, tcp, rcvbuf, sndbuf):
         self.tcp = tcp
         # What is in flight needs a record a segment; small segments wait for a free one (as for lwIP's TCP_SND_QUEUELEN).
-        records = min(sndbuf // 1024 + 4, 256)
+        records = min(sndbuf // 1024 + 3, 256)
         self.tcb = array("I", bytearray(4 * fast.TCB_WORDS + 8 * records))
         fast.create(self.tcb, rcvbuf, sndbuf, records)
 
@@ -169,7 +167,6 @@ class Connection:
         self.slot = slot
         tcp.connections[slot] = self
         tcp.tcbs[slot] = self.tcb
-        self.local = local
         self.remote = remote
         tcp.name(self.tcb, local, remote)
         fast.enlist(tcp.objects, slot, tcp.secret)
@@ -244,6 +241,15 @@ class Connection:
     @property
     def state(self):
         return self.tcb[STATE]
+
+    @property
+    def local(self):
+        """Our end, which stands in the template."""
+        if self.remote is None:
+            return None
+        address = bytearray(4)
+        fast.copy(address, self.tcb, 4, 0, fast.TEMPLATE * 4 + 26)
+        return bytes(address), fast.number(self.tcb, fast.TEMPLATE * 4 + 34) >> 16
 
     @property
     def nodelay(self):
@@ -752,7 +758,7 @@ class Connection:
     def use_mtu(self, mtu):
         """Cuts segments for a path that takes packets of `mtu` bytes; what is in flight and too long is cut anew (RFC 1191 section 6.4)."""
         tcb = self.tcb
-        mss = mtu - 40 - (tcb[fast.HEADER] - _HEADER) - self.options_size
+        mss = mtu - 40 - (12 if tcb[FLAGS] & fast.FLAG_TS else 0) - self.options_size
         if mss >= tcb[fast.SND_MSS]:
             return
         tcb[fast.SND_MSS] = mss
