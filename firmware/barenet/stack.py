@@ -116,11 +116,6 @@ class Stack:
             words[fast.C_ENTERED] = entered
         return client
 
-    def _unload_dhcp(self):
-        self._dhcp_state = self._dhcp.save()
-        self._dhcp = None
-        late.drop("dhcp")
-
     def start(self):
         """Starts the driver and makes this the running stack. Raises OSError when the driver cannot start."""
         global _running
@@ -263,8 +258,10 @@ class Stack:
     def _poll_dhcp(self, now):
         self._dhcp_at = ticks.add(now, _LOAD_AGAIN_MS)  # in case that there is no memory to load it
         self._dhcp_at = self.dhcp.poll(now)
-        if self.dhcp.state in ("STOPPED", "BOUND"):
-            self._unload_dhcp()
+        if self._dhcp.state in ("STOPPED", "BOUND"):
+            self._dhcp_state = self._dhcp.save()
+            self._dhcp = None
+            late.drop("dhcp")
 
     def _configured(self, lease):
         if lease is None:
