@@ -158,19 +158,19 @@ class Client:
             "address": 0,
             "lease time": 0,
         }
-        self._udp = udp
+        self.udp = udp
         self._random = random
         self.check = False
         self._xid = b""
         self._offer = None
         self.tries = 0
         self._failures = 0
-        self._up = True
+        self.link_up = True
         # The client's clock: whole seconds, and the tick at which the last of them began.
         self._seconds = 0
         self._tick = 0
         self._began = 0
-        self._asked = 0
+        self.asked = 0
         self._granted = 0
         self._retry_at = None  # a tick
 
@@ -178,9 +178,9 @@ class Client:
         """Begin to look for a server. Raises OSError(EADDRINUSE) when another program owns UDP port 68."""
         if self.state != "STOPPED":
             return
-        if _CLIENT_PORT in self._udp.ports:
+        if _CLIENT_PORT in self.udp.ports:
             raise OSError(EADDRINUSE, "UDP port 68 is in use: close its socket before starting DHCP")
-        self._udp.ports[_CLIENT_PORT] = self
+        self.udp.ports[_CLIENT_PORT] = self
         self._tick = now
         self._init(now)
 
@@ -193,7 +193,7 @@ class Client:
             self._send(_RELEASE, now)
         self._drop_lease()
         self.state = "STOPPED"
-        del self._udp.ports[_CLIENT_PORT]
+        del self.udp.ports[_CLIENT_PORT]
 
     def leave(self, stack):
         """Do as `stop`, but wait a little for the server's MAC address, which the farewell needs."""
@@ -214,8 +214,8 @@ class Client:
         """
         state = dict(self.__dict__)
         lease = state.pop("lease")
-        if _CLIENT_PORT in self._udp.ports:
-            self._udp.ports[_CLIENT_PORT] = None
+        if _CLIENT_PORT in self.udp.ports:
+            self.udp.ports[_CLIENT_PORT] = None
         return state, lease and dict(lease.__dict__)
 
     def restore(self, saved):
@@ -227,15 +227,15 @@ class Client:
             self.lease = Lease(None, None)
             for name in lease:
                 setattr(self.lease, name, lease[name])
-        if _CLIENT_PORT in self._udp.ports:
-            self._udp.ports[_CLIENT_PORT] = self
+        if _CLIENT_PORT in self.udp.ports:
+            self.udp.ports[_CLIENT_PORT] = self
 
     def link_changed(self, up, now):
         """Take note that the cable was connected (`up`) or pulled.
 
         When it is back, the old address is confirmed with the server, which may be another one (RFC 2131 section 3.2).
         """
-        self._up = up
+        self.link_up = up
         if not up or self.state == "STOPPED":
             return
         self._advance(now)
@@ -271,7 +271,7 @@ class Client:
         wait = None
         if self.lease is not None:
             wait = self._lease_timers(now)
-        if not self._up:
+        if not self.link_up:
             return None if wait is None else ticks.add(now, wait * 1000)
         if self._retry_at is not None:
             if ticks.reached(now, self._retry_at):
@@ -297,7 +297,7 @@ class Client:
             self._drop_lease()
             self._init(now)
             return None
-        if self.state == "REBOOTING" or not self._up:
+        if self.state == "REBOOTING" or not self.link_up:
             end = lease.seconds
         elif age >= lease.t2:
             end = lease.seconds
@@ -348,7 +348,7 @@ class Client:
             return
         if state == "INIT":
             self.state = "SELECTING"
-        self._asked = self._seconds
+        self.asked = self._seconds
         self._send(_DISCOVER if self.state == "SELECTING" else _REQUEST, now)
         if state in ("RENEWING", "REBINDING"):
             lease = self.lease
@@ -377,7 +377,7 @@ class Client:
             if kind == _RELEASE or state == "RENEWING":
                 destination = self.lease.server
         message += bytes((_MESSAGE_TYPE, 1, kind, _CLIENT_ID, 7, 1)) + self.mac
-        if self.lease is None and self._udp.ip.address != ANY:
+        if self.lease is None and self.udp.ip.address != ANY:
             message[_FLAGS] = 0x80  # a link-local address hears broadcasts alone
         if kind == _RELEASE:
             message += bytes((_SERVER, 4)) + self.lease.server
@@ -400,7 +400,7 @@ class Client:
             message += bytes(_MIN - len(message))
         try:
             # Lost when the transmit ring is full or nobody knows the server: the next retransmission comes anyway.
-            self._udp.send(_CLIENT_PORT, destination, _SERVER_PORT, message, now, source)
+            self.udp.send(_CLIENT_PORT, destination, _SERVER_PORT, message, now, source)
         except OSError:
             pass
 
@@ -470,7 +470,7 @@ class Client:
             self.state = "CHECKING"
             self._offer = lease
             self._retry_at = None
-            self._udp.ip.part("acd").claim(lease.address, self.checked, now)
+            self.udp.ip.part("acd").claim(lease.address, self.checked, now)
         return None
 
     def _bind(self, lease):
@@ -479,7 +479,7 @@ class Client:
         old = self.lease
         self.state = "BOUND"
         self.lease = lease
-        self._granted = self._asked
+        self._granted = self.asked
         self._offer = None
         self._failures = 0
         self._retry_at = None

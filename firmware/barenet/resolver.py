@@ -62,7 +62,7 @@ class Query:
         self._aliases = 0
         self._ttl = _TTL_MAX
         self._tries = 0
-        self._asked = []
+        self.asked = []
         self._refused = 0
         self._retry_at = 0
 
@@ -74,7 +74,7 @@ class Query:
 
     def failed(self, code, destination, port, now):
         """Ask the next server at once when this one cannot be reached; see `udp.py`."""
-        if port == _PORT and destination in self._asked:
+        if port == _PORT and destination in self.asked:
             self._refuse("the DNS server does not answer DNS queries: check its address", now)
 
     def _ask(self, question, now):
@@ -84,13 +84,13 @@ class Query:
         self._question = question
         self._id = resolver._random(2)
         self._tries = self._refused = 0
-        self._asked = []
+        self.asked = []
         try:
-            self._port = resolver._udp.free_port()
+            self._port = resolver.udp.free_port()
         except OSError as e:
             self._fail(e.args[1])
             return
-        resolver._udp.ports[self._port] = self
+        resolver.udp.ports[self._port] = self
         self._try(now)
 
     def _try(self, now):
@@ -103,14 +103,14 @@ class Query:
             try:
                 # RD set, one question. Lost when the transmit ring is full: the next try comes anyway.
                 message = self._id + b"\x01\0\0\x01\0\0\0\0\0\0" + self._question
-                resolver._udp.send(self._port, server, _PORT, message, now)
+                resolver.udp.send(self._port, server, _PORT, message, now)
             except OSError:
                 continue
-            if server not in self._asked:
-                self._asked.append(server)
+            if server not in self.asked:
+                self.asked.append(server)
             self._retry_at = ticks.add(now, wait)
             return
-        if self._asked:
+        if self.asked:
             self._fail("no DNS server answered: check the cable, and the DNS address in ifconfig()")
         else:
             self._fail("no DNS server can be reached: set one with ifconfig() or use DHCP")
@@ -134,7 +134,7 @@ class Query:
 
     def _answer(self, frame, start, end, source, port, now):
         # Returns the reason why the message is dropped, or None.
-        if source not in self._asked:
+        if source not in self.asked:
             return "server"
         if port != _PORT:
             return "port"
@@ -212,7 +212,7 @@ class Resolver:
     def __init__(self, udp, random=os.urandom):
         self.servers = []
         self.drops = {"server": 0, "port": 0, "short": 0, "id": 0, "header": 0, "question": 0, "format": 0}
-        self._udp = udp
+        self.udp = udp
         self._random = random
         self._queries = []
         self._cache = {}  # wire form of a name → (addresses, tick at which they expire)
@@ -271,7 +271,7 @@ class Resolver:
 
     def _close(self, query):
         if query._port:
-            del self._udp.ports[query._port]
+            del self.udp.ports[query._port]
             query._port = 0
         if query.done and query in self._queries:
             self._queries.remove(query)
