@@ -85,7 +85,7 @@ if ON_DEVICE:
         same((query.error, query.addresses), (EAI_FAIL, []))
         assert query.reason
         same(query._resolver._queries, [])
-        same(query._resolver._udp.ports, {})
+        same(query._resolver.udp.ports, {})
         return query.reason
 
 
