@@ -120,6 +120,30 @@ def test_ring_of_a_closed_connection_serves_the_next_one_and_is_kept_for_a_momen
 
 
 @on_wire
+def test_ring_takes_a_smaller_piece_where_the_heap_has_no_larger_one():
+    wire = Wire()
+    with Memory(wire, 100_000) as memory:
+        peer, app = opened(wire)
+        memory.set(50_000)
+        set_ring = app.connection.set_ring
+        largest = 100
+
+        def pieces(size, n):
+            if n > largest:
+                raise MemoryError
+            set_ring(size, n)
+
+        app.connection.set_ring = pieces
+        assert app.write(pattern(0, 700)) == 64 and rings(app.connection)[1] == 64
+        peer.expect(ACK | PSH, text=pattern(0, 64))
+        assert app.write(pattern(64, 700)) == 0  # nothing larger yet
+        largest = 2000
+        assert app.write(pattern(64, 700)) == 700 and rings(app.connection)[1] == 1024
+        peer.send(ACK, seq=1, ack=65)
+        peer.expect(ACK | PSH, seq=65, text=pattern(64, 700))
+
+
+@on_wire
 def test_send_buffer_without_room_for_its_ring_takes_less():
     wire = Wire()
     with Memory(wire, 100_000) as memory:

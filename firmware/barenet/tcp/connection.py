@@ -299,10 +299,7 @@ class Connection:
             return 0
         n = tcb[fast.SND_LEN]
         if n and n == tcb[fast.SND_RING_SIZE]:
-            try:
-                self.make_room(fast.SND_SIZE, 1)
-            except MemoryError:
-                pass
+            self.make_room(fast.SND_SIZE, 1)
             return tcb[fast.SND_RING_SIZE] - n
         return tcb[fast.SND_SIZE] - n
 
@@ -312,7 +309,7 @@ class Connection:
         Where memory is plenty it becomes as large as the buffer may be; so it does for the first write of a connection that the program has opened. Else
         it takes what must lie in it, and from what others send no more than leaves the program _RESERVE; but _RING_STEP bytes always, so that a
         connection moves on while others hold the memory.
-        Raises MemoryError without memory for that; then the ring is as it was.
+        Where no piece is as large, it takes half, or less. Raises MemoryError without memory for the first ring.
         """
         tcb = self.tcb
         tcp = self.tcp
@@ -336,7 +333,16 @@ class Connection:
             return
         else:
             need = _RING_STEP
-        self.set_ring(size, need)
+        while True:
+            try:
+                return self.set_ring(size, need)
+            except MemoryError:
+                # Enough of it may be free, but in small pieces.
+                need = need >> 1 & -_RING_STEP
+                if need <= now:
+                    if now:
+                        return
+                    raise
 
     def set_ring(self, size, n):
         """Gives the buffer `size` (see make_room) a ring of n bytes; what lies in the old one moves. Raises MemoryError."""
@@ -379,11 +385,7 @@ class Connection:
         if self.writable() == 0:
             return 0
         if n > self.tcb[fast.SND_RING_SIZE] - self.tcb[fast.SND_LEN]:
-            try:
-                self.make_room(fast.SND_SIZE, n)
-            except MemoryError:
-                if self.tcb[fast.SND_RING_SIZE] == 0:
-                    raise
+            self.make_room(fast.SND_SIZE, n)
         observer = self.tcp.observer
         if observer is None:
             return fast.write(self.tcp.objects, self.slot, buffer, offset, n)
