@@ -138,6 +138,8 @@ def test_ring_takes_a_smaller_piece_where_the_heap_has_no_larger_one():
         peer.expect(ACK | PSH, text=pattern(0, 64))
         assert app.write(pattern(64, 700)) == 0  # nothing larger yet
         largest = 2000
+        assert app.write(pattern(64, 700)) == 0  # nor is it looked for again at once
+        memory.forget()
         assert app.write(pattern(64, 700)) == 700 and rings(app.connection)[1] == 1024
         peer.send(ACK, seq=1, ack=65)
         peer.expect(ACK | PSH, seq=65, text=pattern(64, 700))

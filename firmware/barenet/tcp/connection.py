@@ -72,11 +72,14 @@ _BLACK_HOLE_MTU = {4: 1064, 6: 576}  # by retransmission: what a path takes that
 PLENTY = const(16384)  # bytes of free heap, with which nobody saves
 _RESERVE = const(2048)  # bytes of it that are the program's, however much its peers write
 _RING_STEP = const(32)
+_ENOUGH = const(2920)  # bytes of a send buffer, two segments, with which a connection leaves it at that
+_LARGEST = const(0x1FFFFFFF)
 _FREE_MS = const(100)
 
 _FREE = array("I", [0, 0])  # stands for the control block of an empty slot
 _free = 0  # bytes of heap, as far as known
 _asked = -_FREE_MS  # when
+_piece = _LARGEST  # no larger one was found since then
 
 
 def spare(tcp, n, keep, sure=True):
@@ -85,11 +88,12 @@ def spare(tcp, n, keep, sure=True):
     To ask for the free memory walks the heap, 2 ms of a board's 160 KB: done once in _FREE_MS, between which what was given out is taken off, and
     with `sure` whenever there seems to be too little.
     """
-    global _free, _asked
+    global _free, _asked, _piece
     now = tcp.words[fast.C_NOW]
     need = n + keep
     if not 0 <= ticks.diff(now, _asked) < _FREE_MS or sure and _free < need:
         _asked = now
+        _piece = _LARGEST
         tcp.ring = None
         _free = gc.mem_free()
         if _free < need:
@@ -311,6 +315,7 @@ class Connection:
         connection moves on while others hold the memory.
         Where no piece is as large, it takes half, or less. Raises MemoryError without memory for the first ring.
         """
+        global _piece
         tcb = self.tcb
         tcp = self.tcp
         receiving = size == fast.RCV_SIZE
@@ -323,7 +328,7 @@ class Connection:
             try:
                 return self.set_ring(size, most)
             except MemoryError:
-                pass
+                _piece = most >> 1 & -_RING_STEP
         need = min(max(need + _RING_STEP - 1 & -_RING_STEP, 2 * now), most)
         keep = _RESERVE if receiving else 0
         if spare(tcp, need, keep, False) or _asked == tcp.words[fast.C_NOW] and take_back(tcp) and spare(tcp, need, keep):
@@ -333,16 +338,20 @@ class Connection:
             return
         else:
             need = _RING_STEP
-        while True:
+        if need > _piece:
+            need = _piece
+        while need > now:
             try:
-                return self.set_ring(size, need)
+                self.set_ring(size, need)
+                now = need
             except MemoryError:
-                # Enough of it may be free, but in small pieces.
+                # Enough may be free, but in small pieces. A search that fails collects the heap: none as large for the next _FREE_MS.
                 need = need >> 1 & -_RING_STEP
-                if need <= now:
-                    if now:
-                        return
-                    raise
+                _piece = max(need, _RING_STEP)
+        if now == 0:
+            raise MemoryError
+        if not receiving and _piece < most and now >= _ENOUGH:
+            tcb[size] = now  # plain Python need not look for more at each write
 
     def set_ring(self, size, n):
         """Gives the buffer `size` (see make_room) a ring of n bytes; what lies in the old one moves. Raises MemoryError."""
