@@ -7,7 +7,7 @@ datagrams, and beside them a note of each.
 import struct
 
 from barenet.endpoint import chain
-from barenet.fast_udp import E_DROPPED, E_HEAD, E_SIZE, E_USED
+from barenet.fast_udp import E_DROPPED, E_HEAD, E_SIZE, E_SLOT, E_USED
 from barenet.socket import IP_PKTINFO, IP_RECVOPTS, IPPROTO_IP, MSG_CTRUNC, MSG_PEEK, MSG_TRUNC
 from micropython import const
 
@@ -58,7 +58,7 @@ class Owner:
         end = at + endpoint.words[E_USED]
         waiting = 0
         while at < end:
-            at += ring[(at + 6) % size] << 8 | ring[(at + 7) % size]
+            at += (ring[(at + 6) % size] << 8 | ring[(at + 7) % size]) + 3 & ~3
             waiting += 1
         taken = len(self._notes) - waiting
         if taken > 0:
@@ -75,6 +75,7 @@ def use(endpoint, packet, options):
         owner = endpoint.owner = Owner(endpoint)
         if endpoint.port:
             endpoint.udp.ports[endpoint.port] = owner
+            endpoint.words[E_SLOT] = 0
             chain(endpoint.udp)
     owner.packet = packet
     owner.options = options

@@ -5,7 +5,22 @@ from array import array
 from barenet import fast, fast_udp, ticks
 from barenet.arp import AGE
 from barenet.errors import EACCES, EADDRINUSE, EADDRNOTAVAIL, EDESTADDRREQ, EINVAL, EMSGSIZE, ENOMEM
-from barenet.fast_udp import E_DROPPED, E_EXPIRES, E_HEAD, E_LOCAL, E_MOST, E_PORT, E_REMOTE, E_REMOTE_PORT, E_SIZE, E_SLOT, E_USED
+from barenet.fast_udp import (
+    E_CONTEXT,
+    E_DROPPED,
+    E_EXPIRES,
+    E_HEAD,
+    E_LOCAL,
+    E_MOST,
+    E_NEXT,
+    E_PORT,
+    E_REMOTE,
+    E_REMOTE_PORT,
+    E_RING,
+    E_SIZE,
+    E_SLOT,
+    E_USED,
+)
 from barenet.ip import ANY, HEADER, as_word
 from micropython import const
 
@@ -19,39 +34,38 @@ _record = bytearray(_RECORD)
 class Endpoint:
     """A port, perhaps a peer, and a bounded queue of received datagrams.
 
-    The queue is a ring of `rcvbuf` bytes, allocated when the endpoint gets its port; each datagram takes its length and
-    8 bytes. A datagram that does not fit is dropped and counted. Nothing is allocated for a datagram that arrives or is
+    The queue is a ring of `rcvbuf` bytes, allocated when the endpoint gets its port; each datagram takes its length, in
+    whole words, and 8 bytes. A datagram that does not fit is dropped and counted. Nothing is allocated for a datagram that arrives or is
     taken.
 
-    words: array('I'), named in fast_udp.py. target: what the program calls the destination that `push` sends to. source: what it calls the sender of the datagram that was taken last; 0 after another.
-    way: of its datagrams, when they have IP options (ip_options.py). owner: what stands in UDP.ports for it (ancillary.py).
+    words: array('I'), named in fast_udp.py. target: what the program calls the destination that fast_udp.push() sends to. source: what it calls the sender of the datagram that was taken last; 0 after another.
+    rcvbuf: size of the receive buffer in bytes. way: of its datagrams, when they have IP options (ip_options.py). owner: what stands in UDP.ports for it (ancillary.py).
     """
 
     way = None
     owner = None
+    address = ANY
+    port = 0
+    remote = None
+    remote_port = 0
+    broadcast = False  # SO_BROADCAST
+    ttl = 64
+    tos = 0
+    group_ttl = 1  # IP_MULTICAST_TTL
+    loop = True  # IP_MULTICAST_LOOP
+    error = 0
+    ring = None
+    target = _NOBODY
+    source = 0
     pull = fast_udp.pull
-    take = fast_udp.take
     text = fast_udp.text
-    push = fast_udp.push
 
     def __init__(self, udp, rcvbuf):
         self.udp = udp
         self.objects = udp.ip.link.pool.objects
-        self.address = ANY
-        self.port = 0
-        self.remote = None
-        self.remote_port = 0
-        self.broadcast = False  # SO_BROADCAST
-        self.ttl = 64
-        self.tos = 0
-        self.group_ttl = 1  # IP_MULTICAST_TTL
-        self.loop = True  # IP_MULTICAST_LOOP
-        self.error = 0
-        self.target = _NOBODY
-        self.source = 0
         self.words = array("I", bytes(4 * fast_udp.E_WORDS))
-        self.ring = None
-        self._size = max(rcvbuf, _RCVBUF_MIN)
+        fast.point(self.words, E_CONTEXT, udp.ip.link.pool.words)
+        self.rcvbuf = max(rcvbuf, _RCVBUF_MIN)
 
     def bind(self, address=ANY, port=0):
         """Take a local port, an ephemeral one if `port` is 0, on all our addresses or on one.
@@ -69,11 +83,11 @@ class Endpoint:
         if port in udp.ports:
             raise OSError(EADDRINUSE, "UDP port {} is in use: close its socket or choose another".format(port))
         port = port or udp.free_port()
-        self.ring = _allocate(self._size)
+        ring = self.ring = _allocate(self.rcvbuf)
         self.address = address
         self.port = port
         words = self.words
-        words[E_SIZE] = self._size
+        words[E_SIZE] = len(ring)
         words[E_PORT] = _halfword(port)
         words[E_LOCAL] = as_word(address)
         udp.ports[port] = self.owner or self
@@ -102,7 +116,7 @@ class Endpoint:
         """Send `data` (bytes-like) as one datagram.
 
         It goes to the address `destination` and `port`, or to the peer if `destination` is None. What goes to the same
-        destination next may leave by `push`, if `target` is what the program calls it.
+        destination next may leave by fast_udp.push(), if `target` is what the program calls it.
 
         Returns False when the transmit ring is full. Raises a pending error of the peer (OSError(ECONNREFUSED) after a
         port unreachable), OSError(EACCES) for a broadcast without SO_BROADCAST, OSError(EDESTADDRREQ) without
@@ -145,26 +159,19 @@ class Endpoint:
             return -1
         ring = self.ring
         size = words[E_SIZE]
-        at = words[E_HEAD] + 6
-        return (ring[at % size] << 8 | ring[(at + 1) % size]) - _RECORD
+        at = (words[E_HEAD] + 4) % size
+        return (ring[at + 2] << 8 | ring[at + 3]) - _RECORD
 
     def sender(self):
         """Return (address, port) of the sender of the datagram that was taken last."""
         record = bytes(memoryview(self.words)[fast_udp.E_RECORD : fast_udp.E_RECORD + 2])
         return record[2:6], record[0] << 8 | record[1]
 
-    @property
-    def dropped(self):
-        """How many datagrams found no room."""
-        return self.words[E_DROPPED]
+    def resize(self, size):
+        """Set the size of the receive buffer in bytes (SO_RCVBUF). It does not become smaller than what waits in it.
 
-    @property
-    def rcvbuf(self):
-        """The size of the receive buffer in bytes (SO_RCVBUF). It does not become smaller than what waits in it."""
-        return self._size
-
-    @rcvbuf.setter
-    def rcvbuf(self, size):
+        Raises OSError(ENOMEM) when there is no room for it.
+        """
         words = self.words
         used = words[E_USED]
         size = max(size, _RCVBUF_MIN, used)
@@ -174,10 +181,10 @@ class Endpoint:
             fast.copy(ring, self.ring, first, 0, words[E_HEAD])
             fast.copy(ring, self.ring, used - first, first, 0)
             self.ring = ring
-            words[E_SIZE] = size
+            words[E_SIZE] = len(ring)
             words[E_HEAD] = 0
             chain(self.udp)
-        self._size = size
+        self.rcvbuf = size
 
     def raise_error(self):
         """Raise the pending error as an OSError, if there is one, and forget it."""
@@ -192,7 +199,7 @@ class Endpoint:
 
     def stop(self):
         """Forget what waits, and receive nothing more."""
-        self.words[E_SIZE] = self.words[E_USED] = 0
+        self.words[E_SIZE] = self.words[E_USED] = self.words[E_SLOT] = 0
         self.ring = None
         chain(self.udp)
 
@@ -228,6 +235,7 @@ class Endpoint:
         record[7] = length & 255
         self._copy_in(record, 0, _RECORD)
         self._copy_in(frame, start, end - start)
+        words[E_USED] = _words(words[E_USED])
         return True
 
     def failed(self, code, destination, port, now):
@@ -253,6 +261,10 @@ class Endpoint:
         words[E_USED] += n
 
 
+def _words(n):
+    return n + 3 & ~3
+
+
 def _halfword(port):
     return port >> 8 | (port & 255) << 8
 
@@ -260,23 +272,28 @@ def _halfword(port):
 def chain(udp):
     """Show the fast path the endpoints that have a port and stand in UDP.ports themselves."""
     pool = udp.ip.link.pool
-    queues = []
+    objects = pool.objects
     words = pool.words
     at = fast.C_ENDPOINT
+    number = fast.TAKE_DATAGRAM
+    first = None
     for owner in udp.ports.values():
         if isinstance(owner, Endpoint):
             fast.point(words, at, owner.words)
             words = owner.words
-            at = fast_udp.E_NEXT
-            words[E_SLOT] = len(queues)
-            queues.append(owner.ring)
+            first = first or words
+            at = E_NEXT
+            number += 1
+            words[E_SLOT] = number
+            if owner.ring is not None:
+                fast.point(words, E_RING, owner.ring)
     words[at] = words[at + 1] = 0
-    pool.objects[fast.O_QUEUES] = queues
-    pool.objects[fast.O_DATAGRAMS] = fast_udp.receive
+    objects[fast.O_ENDPOINT] = first
+    objects[fast.O_DATAGRAMS] = fast_udp.take
 
 
 def _allocate(size):
     try:
-        return bytearray(size)
+        return bytearray(_words(size))
     except MemoryError:
         raise OSError(ENOMEM, "no room for a receive buffer of {} bytes: set a smaller SO_RCVBUF".format(size))

@@ -100,7 +100,7 @@ C_TCB = const(46)
 C_TAKE_SLOT = const(48)  # while take() runs: slot + 1, the end of the program's buffer, and how many bytes are missing there
 C_TAKE_END = const(49)
 C_TAKE_LEFT = const(51)
-TAKE_DATAGRAM = const(0xFFFF)  # in C_TAKE_SLOT: fast_udp.take() runs; in C_TAKE_LEFT: it has got its datagram
+TAKE_DATAGRAM = const(0xFFFF)  # a larger C_TAKE_SLOT is that of an endpoint (fast_udp.receive), and C_TAKE_END where the buffer begins
 C_ENDPOINT = const(52)  # address of the first UDP endpoint's words (see fast_udp.py), 0 without
 C_BROADCAST = const(54)  # our network's broadcast address, as C_ADDRESS
 C_NEIGHBOURS = const(55)  # changes when a neighbour has another MAC address, or all are forgotten
@@ -123,12 +123,11 @@ O_TRANSMIT = const(9)  # the driver's transmit() and refill()
 O_REFILL = const(10)
 O_WORDS = const(11)  # the context words themselves
 O_CLOCK = const(12)  # the stack's clock()
-O_DATAGRAMS = const(13)  # takes UDP datagrams, once there is an endpoint: fast_udp.receive()
-O_QUEUES = const(14)  # what has arrived for each endpoint
+O_DATAGRAMS = const(13)  # takes UDP datagrams, once there is an endpoint: fast_udp.take()
+O_ENDPOINT = const(14)  # the first UDP endpoint's words
 O_POLL = const(15)  # the stack's poll(), and its run(), which ends one
 O_RUN = const(16)
-O_INTO = const(17)  # the program's buffer while fast_udp.take() runs
-O_COUNT = const(18)
+O_COUNT = const(17)
 
 # Control block words.
 STATE = const(0)

@@ -3,7 +3,7 @@
 import struct
 
 import micropython
-from barenet import fast, late
+from barenet import fast, fast_udp, late
 from barenet.errors import EADDRINUSE, EADDRNOTAVAIL, EINVAL, ENOPROTOOPT, EOPNOTSUPP
 from barenet.socket import (
     IP_ADD_MEMBERSHIP,
@@ -164,7 +164,7 @@ def info(sock):
     if sock._endpoint is not None:
         what["type"] = "UDP"
         what["waiting"] = sock._endpoint.next_length()
-        what["dropped"] = sock._endpoint.dropped
+        what["dropped"] = sock._endpoint.words[fast_udp.E_DROPPED]
         return what
     what["type"] = "TCP"
     if sock._listener is not None:
@@ -232,7 +232,7 @@ def apply(sock):
             late.load("ancillary").use(endpoint, *told)
         size = sock._options.get(SOL_SOCKET << 16 | SO_RCVBUF)
         if size is not None and size != endpoint.rcvbuf:
-            endpoint.rcvbuf = size
+            endpoint.resize(size)
 
 
 def _apply(sock):

@@ -43,6 +43,9 @@ from barenet.fast import (
     SYN_SENT,
     TIME_WAIT,
 )
+from barenet.fast import take as _take
+from barenet.fast_udp import push as _push
+from barenet.fast_udp import receive as _receive
 from barenet.ip import ANY, parse_address
 from barenet.lan import text
 from barenet.stack import current
@@ -570,12 +573,16 @@ class socket(io.IOBase):
     def recv_into(self, buffer, n=0, flags=0):
         """Does as recv(), into `buffer`; n = 0 is its length. Returns how many bytes."""
         if not flags:
-            done = self._connection
-            if done is None:
-                done = self._endpoint
-            done = done.take(buffer, 0, n or -1)
-            if done >= 0:
-                return done
+            # `flags` serves for all: one name more, and a call needs more than 11 words (see the top of this module).
+            flags = self._connection
+            if flags is None:
+                flags = self._endpoint
+                flags = _receive(flags.words, buffer, buffer, flags, n)
+            else:
+                flags = _take(flags, buffer, 0, n or -1)
+            if flags >= 0:
+                return flags
+            flags = 0
         return self._recv_into(buffer, n, flags)
 
     def _recv_into(self, buffer, n, flags):
@@ -630,7 +637,7 @@ class socket(io.IOBase):
             if done and (done == n or done == len(buffer)):
                 return done
         elif n and len(buffer):
-            done = self._endpoint.take(buffer, 0, n)
+            done = _receive(self._endpoint.words, buffer, buffer, self._endpoint, n)
             if done >= 0:
                 return done
             done = 0
@@ -698,9 +705,11 @@ class socket(io.IOBase):
             if done > 0:
                 return done
         else:
-            done = self._endpoint.push(data, _PEER)
-            if done >= 0:
-                return done
+            done = self._endpoint
+            if done.target is _PEER:
+                done = _push(data, done.words, data, done.objects)
+                if done >= 0:
+                    return done
         return self._send(data, flags)
 
     def _send(self, data, flags):
@@ -744,8 +753,9 @@ class socket(io.IOBase):
         CPython's sendto(data, flags, address) works, too. Raises OSError: EMSGSIZE, EHOSTUNREACH, EACCES for a
         broadcast without SO_BROADCAST …
         """
-        if _address is None and self._endpoint is not None:
-            n = self._endpoint.push(data, address)
+        n = self._endpoint
+        if _address is None and n is not None and n.target is address:
+            n = _push(data, n.words, data, n.objects)
             if n >= 0:
                 return n
         return self._sendto(data, address, _address)
@@ -759,7 +769,7 @@ class socket(io.IOBase):
         if endpoint is None:
             return self.send(data)
         if address == endpoint.target:
-            n = endpoint.push(data, endpoint.target)  # a program may make its (host, port) anew for each datagram
+            n = _push(data, endpoint.words, data, endpoint.objects)  # a program may make its (host, port) anew for each datagram
             if n >= 0:
                 return n
         return self._send_datagram(_data(data), address, timeout)

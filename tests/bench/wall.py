@@ -62,7 +62,7 @@ def bare_receive(frames):
     lan.stack.enter()
     try:
         frame = lan.stack.pool.frames[0]
-        fd = lan.driver.fd
+        fd = lan.driver._wait[0]
         n = 0
         start = 0
         read = tap._read
@@ -80,7 +80,7 @@ def bare_send(frames):
     lan.stack.enter()
     try:
         frame = bytes(6) + b"\\x02\\xba\\x4e\\0\\0\\2\\x88\\xb5" + bytes(1500)
-        fd = lan.driver.fd
+        fd = lan.driver._wait[0]
         write = tap._write
         start = time.ticks_us()
         for _ in range(frames):
