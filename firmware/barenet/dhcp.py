@@ -191,7 +191,7 @@ class Client:
         if self.state in ("BOUND", "RENEWING", "REBINDING"):
             self._xid = self._random(4)
             self._send(_RELEASE, now)
-        self._drop_lease()
+        self.forget()
         self.state = "STOPPED"
         del self.udp.ports[_CLIENT_PORT]
 
@@ -254,12 +254,12 @@ class Client:
         if self.state != "CHECKING" and (free or self.lease is None):
             return
         if free:
-            self._bind(self._offer)
+            self.bind(self._offer)
             return
         self.state = "CHECKING"
         self._xid = self._random(4)
         self._send(_DECLINE, now)
-        self._drop_lease()
+        self.forget()
         self._init(now)
         self._retry_at = ticks.add(now, _DECLINE_WAIT)
 
@@ -294,7 +294,7 @@ class Client:
             return None
         age = self._seconds - self._granted
         if age >= lease.seconds:
-            self._drop_lease()
+            self.forget()
             self._init(now)
             return None
         if self.state == "REBOOTING" or not self.link_up:
@@ -328,10 +328,10 @@ class Client:
 
     def _fail(self, now):
         self._failures += 1
-        self._drop_lease()
+        self.forget()
         self._init(now)
 
-    def _drop_lease(self):
+    def forget(self):
         if self.lease is not None:
             self.lease = None
             self.configured(None)
@@ -465,7 +465,7 @@ class Client:
             self._began = began
             self._retry(now)
         elif not self.check or (self.lease is not None and self.lease.address == lease.address):
-            self._bind(lease)
+            self.bind(lease)
         else:
             self.state = "CHECKING"
             self._offer = lease
@@ -473,7 +473,7 @@ class Client:
             self.udp.ip.part("acd").claim(lease.address, self.checked, now)
         return None
 
-    def _bind(self, lease):
+    def bind(self, lease):
         # The lease runs from the REQUEST on (RFC 2131 section 4.4.1), not from the answer, so we never use it for too
         # long.
         old = self.lease

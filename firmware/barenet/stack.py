@@ -150,7 +150,7 @@ class Stack:
 
     def busy(self):
         """Raises what enter() raises."""
-        raise OSError(EAGAIN, "the stack is busy: a callback may use sockets only when no socket call is interrupted")
+        raise OSError(EAGAIN, "the stack is busy: a callback inside a socket call may not use sockets")
 
     def wait(self, ms):
         """Sleeps until a frame may be waiting, at most ms."""

@@ -56,7 +56,7 @@ class UDP:
             port = _EPHEMERAL + (start + i & _EPHEMERAL_MASK)
             if port not in self.ports:
                 return port
-        raise OSError(EADDRINUSE, "every ephemeral UDP port is in use: close a socket")
+        raise OSError(EADDRINUSE, "no UDP port is free: close a socket")
 
     def send(self, port, destination, remote_port, data, now, source=None, ttl=64, tos=0, loop=False):
         """Send one datagram from local port `port`.

@@ -25,7 +25,7 @@ def mac_address(text):
     if len(octets) != 6 or octets[0] & 1:
         raise OSError(
             EINVAL,
-            "wrong mac in the board file: %s is no address of one interface such as 02:00:00:00:00:01" % text,
+            "wrong mac in the board file: %s is not one like 02:00:00:00:00:01" % text,
         )
     return octets
 

@@ -58,7 +58,7 @@ class TAP:
     def __init__(self, config):
         fd = config.get("fd", os.getenv("BARENET_LINK_FD"))
         if fd is None:
-            raise OSError(ENODEV, "no cable: BARENET_LINK_FD is not set; start the board with `barenet virtual`")
+            raise OSError(ENODEV, "no cable: start the board with `barenet virtual`")
         mac = config.get("mac")
         self.mac = mac_address(mac) if mac else b"\x02\xba\x4e\x00\x00\x02"
         self.pool = None

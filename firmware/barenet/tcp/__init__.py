@@ -109,7 +109,7 @@ class TCP:
                 self.observer.changed("connect", connection, before)
         except MemoryError:
             connection.drop()
-            raise OSError(ENOMEM, "no memory for the receive buffer; use a smaller SO_RCVBUF or close something")
+            raise OSError(ENOMEM, "no memory for the receive buffer: set a smaller SO_RCVBUF")
         except OSError:
             connection.drop()
             raise
