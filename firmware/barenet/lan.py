@@ -13,8 +13,6 @@ ETH_DISCONNECTED = const(4)
 ETH_GOT_IP = const(5)
 
 BOARD_FILE = "board.json"
-_TIMER = const(3)
-_PERIOD_MS = const(10)  # how late a ping is answered while the REPL waits
 
 
 def text(address):
@@ -51,17 +49,15 @@ class LAN:
         if self._made:
             return
         try:
-            self._build(*_settings("read", BOARD_FILE, board, options))
+            config, driver = _settings("read", BOARD_FILE, board, options)
+            self.stack = Stack(driver, config.get("receive", 8), config.get("transmit", 4), config.get("hostname", "barenet"))
         except Exception:
             LAN._one = None
             raise
-
-    def _build(self, config, driver):
+        self.stack.link_local = config.get("link_local", False)
+        self.driver = driver
         self._config = config
         self._network = config.get("network", "dhcp")
-        self.driver = driver
-        self.stack = Stack(driver, config.get("receive", 8), config.get("transmit", 4), config.get("hostname", "barenet"))
-        self.stack.link_local = config.get("link_local", False)
         self._active = False
         self._timer = None
         self._made = True
@@ -76,11 +72,12 @@ class LAN:
         if on and not self._active:
             self.stack.start()
             self._active = True
-            self._apply_network()
-            self._start_timer()
+            _settings("start", self)
         elif not on and self._active:
             self._active = False
-            self._stop_timer()
+            if self._timer is not None:
+                self._timer.deinit()
+                self._timer = None
             self.stack.stop()
             self.stack.ip.configure(ANY, ANY, ANY)
         return self._active
@@ -143,33 +140,6 @@ class LAN:
 
         borrow("doctor", "run", self, report)
 
-    def _apply_network(self):
-        stack = self.stack
-        fixed = None
-        if self._network != "dhcp":
-            fixed = _settings("parse", self._network)
-            stack.stop_dhcp()
-        stack.enter()
-        try:
-            if fixed is None:
-                if stack.dhcp.state == "STOPPED":
-                    stack.configure(ANY, ANY, ANY, [])  # a fixed address that was set before is not the lease's
-                stack.dhcp.start(stack.now())
-            else:
-                stack.configure(*fixed)
-        finally:
-            stack.leave()
-
-    def _start_timer(self):
-        try:
-            from machine import Timer
-        except ImportError:
-            return  # an interpreter without timers answers only inside socket calls
-        poll = self.stack.poll
-        self._timer = Timer(self._config.get("timer", _TIMER))
-        self._timer.init(period=_PERIOD_MS, mode=Timer.PERIODIC, callback=lambda _: poll())
-
-    def _stop_timer(self):
-        if self._timer is not None:
-            self._timer.deinit()
-            self._timer = None
+    def _tick(self, timer):
+        # Here, because a function that stays would hold all of settings.py.
+        self.stack.poll()

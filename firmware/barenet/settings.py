@@ -8,8 +8,12 @@ import json
 from barenet import ticks
 from barenet.driver import mac_address
 from barenet.errors import EINVAL
-from barenet.ip import parse_address
+from barenet.ip import ANY, parse_address
 from barenet.lan import text
+from micropython import const
+
+_TIMER = const(3)
+_PERIOD_MS = const(10)  # how late a ping is answered while the REPL waits
 
 
 def read(file, board, options):
@@ -88,6 +92,35 @@ def netmask(bits):
     return (0xFFFFFFFF << (32 - bits) & 0xFFFFFFFF).to_bytes(4, "big")
 
 
+def start(lan):
+    """Gives a LAN whose driver runs its address, or lets it look for one, and starts the timer that runs it while the program does other things."""
+    _apply_network(lan)
+    try:
+        from machine import Timer
+    except ImportError:
+        return  # an interpreter without timers answers only inside socket calls
+    lan._timer = Timer(lan._config.get("timer", _TIMER))
+    lan._timer.init(period=_PERIOD_MS, mode=Timer.PERIODIC, callback=lan._tick)
+
+
+def _apply_network(lan):
+    stack = lan.stack
+    fixed = None
+    if lan._network != "dhcp":
+        fixed = parse(lan._network)
+        stack.stop_dhcp()
+    stack.enter()
+    try:
+        if fixed is None:
+            if stack.dhcp.state == "STOPPED":
+                stack.configure(ANY, ANY, ANY, [])  # a fixed address that was set before is not the lease's
+            stack.dhcp.start(stack.now())
+        else:
+            stack.configure(*fixed)
+    finally:
+        stack.leave()
+
+
 def ifconfig(lan, config):
     """Sets (address, netmask, gateway, dns), or "dhcp"; see LAN."""
     if config == "dhcp":
@@ -105,7 +138,7 @@ def _set_network(lan, network):
         parse(network)
     lan._network = network
     if lan._active:
-        lan._apply_network()
+        _apply_network(lan)
 
 
 def ipconfig(lan, name, **settings):

@@ -350,7 +350,7 @@ class socket(io.IOBase):
             if host != ANY and host[0] != 127 and host != stack.ip.address:
                 raise OSError(EADDRNOTAVAIL, "%s is not an address of this board: bind to '0.0.0.0'" % text(host))
             if port == 0:
-                port = stack.tcp.free_port(ANY, 0)
+                port = late.load("tcp.connection").free_port(stack.tcp, ANY, 0)
             elif port in stack.tcp.listeners:
                 raise OSError(EADDRINUSE, "TCP port %d is in use: close its socket or choose another" % port)
             self._local = (host, port)
@@ -430,7 +430,7 @@ class socket(io.IOBase):
         try:
             if self._options:
                 self._configure()
-            stack.tcp.connect(host, port, stack.now(), self._local[1], connection)
+            connection.connect(host, port, stack.now(), self._local[1])
         except OSError:
             self._create()
             raise

@@ -27,6 +27,11 @@ if ON_DEVICE:
         ip.configure(OURS, MASK, PEER)
         return TCP(ip)
 
+    def connect(tcp, *args):
+        connection = tcp.create()
+        connection.connect(*args)
+        return connection
+
     def mss(options):
         header = bytearray(20) + options
         tcb = array("I", bytes(4 * fast.TCB_WORDS))
@@ -99,7 +104,7 @@ def test_connection_that_was_never_opened():
 @grouped
 def test_connection_without_a_place_reads_nothing_of_others():
     tcp = make()
-    tcp.connect(PEER, 80, 0)
+    connect(tcp, PEER, 80, 0)
     tcp.tcbs[0][fast.RCV_LEN] = 5
     tcp.rcv[0][:5] = b"other"
     connection = tcp.create()
@@ -111,14 +116,14 @@ def test_connection_without_a_place_reads_nothing_of_others():
 def test_initial_sequence_numbers():
     # RFC 6528: they advance with the clock, 252 a millisecond, also when it wraps; those of other connections tell nothing about them.
     tcp = make()
-    one = tcp.connect(PEER, 80, 0, 50000)
-    two = tcp.connect(PEER, 80, 0, 50001)
-    first = tcp._iss(one, 0)
-    same(difference(tcp._iss(one, 1000), first), 252000)
-    same(difference(first, tcp._iss(one, 0x3FFFFFFF)), 252)
-    assert abs(difference(first, tcp._iss(two, 0))) > 1000
+    one = connect(tcp, PEER, 80, 0, 50000)
+    two = connect(tcp, PEER, 80, 0, 50001)
+    first = one.iss(0)
+    same(difference(one.iss(1000), first), 252000)
+    same(difference(first, one.iss(0x3FFFFFFF)), 252)
+    assert abs(difference(first, two.iss(0))) > 1000
     same(one.tcb[fast.ISS], first)
-    assert make().connect(PEER, 80, 0, 50000).tcb[fast.ISS] != first
+    assert connect(make(), PEER, 80, 0, 50000).tcb[fast.ISS] != first
 
 
 @grouped
@@ -127,7 +132,9 @@ def test_ephemeral_ports_are_random_and_free():
     tcp = make()
     ports = set()
     for _ in range(60):
-        ports.add(tcp.connect(PEER, 80, 0, connection=tcp.create(536, 536)).local[1])
+        connection = tcp.create(536, 536)
+        connection.connect(PEER, 80, 0)
+        ports.add(connection.local[1])
     same(len(ports), 60)
     assert all(49152 <= port <= 65535 for port in ports)
     steps = sorted(ports)
@@ -154,7 +161,7 @@ def test_slots_are_used_again_and_the_hash_table_follows():
             gone.close(0)
             same((gone.slot, found(gone)), (-1, -1))
         else:
-            live.append(tcp.connect(bytes((10, 77, 0, 1 + random.below(250))), 1 + random.below(65535), 0))
+            live.append(connect(tcp, bytes((10, 77, 0, 1 + random.below(250))), 1 + random.below(65535), 0))
         for connection in live:
             same(found(connection), connection.slot)
             assert tcp.connections[connection.slot] is connection and tcp.tcbs[connection.slot] is connection.tcb
@@ -164,7 +171,7 @@ def test_slots_are_used_again_and_the_hash_table_follows():
 @grouped
 def test_control_block_is_words_with_the_template_and_the_records_behind_it():
     tcp = make()
-    connection = tcp.connect(PEER, 80, 0, 50000)
+    connection = connect(tcp, PEER, 80, 0, 50000)
     assert isinstance(connection.tcb, array) and fast.TCB_WORDS == fast.TEMPLATE + 10 == fast.RECORDS
     connection.ttl = 7
     connection.tos = 0xB8

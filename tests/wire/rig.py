@@ -21,6 +21,7 @@ descriptor that was not given back fail the test.
 from barenet import fast, ticks
 from barenet.fast import ACK, FIN, PSH, RST, SYN, URG
 from barenet.stack import Stack
+from barenet.tcp.connection import Connection
 from barenet.tcp.states import NAMES
 
 MAC = b"\x02\x00\x00\x00\x00\x02"
@@ -161,7 +162,11 @@ class Wire:
 
     def iss(self, number):
         """Makes the next connections start with this sequence number."""
-        self.tcp._iss = lambda connection, now: number
+        self.choose_iss(lambda connection, now: number)
+
+    def choose_iss(self, iss):
+        """Lets iss(connection, now) choose the sequence numbers that the next connections start with."""
+        self.tcp._connection = type("Numbered", (Connection,), {"iss": iss})
 
     def receive(self, *frames):
         """Lets frames arrive, all before the stack looks."""
@@ -239,7 +244,7 @@ class Wire:
         self.stack.enter()
         try:
             connection = self.tcp.create(rcvbuf, sndbuf)
-            self.tcp.connect(peer.address, peer.port, self.stack.now(), peer.to, connection)
+            connection.connect(peer.address, peer.port, self.stack.now(), peer.to)
         finally:
             self.stack.leave()
         return App(self, connection)

@@ -253,7 +253,7 @@ def test_without_memory_a_syn_is_dropped_and_nothing_is_left():
     def no_memory(connection, now):
         raise MemoryError
 
-    wire.tcp._iss = no_memory
+    wire.choose_iss(no_memory)
     peer = wire.peer()
     peer.send(SYN)
     wire.expect_nothing()

@@ -4,8 +4,8 @@ import os
 from array import array
 
 from barenet import fast, late, ticks
-from barenet.errors import EADDRINUSE, EADDRNOTAVAIL, EHOSTUNREACH, ENOMEM
 from barenet.fast import ACK, CLOSED, FIN, RST, SYN, TIME_WAIT
+from barenet.ip import ANY
 from micropython import const
 
 PROTOCOL = const(6)
@@ -13,7 +13,6 @@ CONNECTIONS = const(64)
 BUFFER = const(5840)  # 4 segments: half of what 8 receive frames hold, and two such buffers find room in a heap in use
 BUFFER_MIN = const(536)
 BUFFER_MAX = const(0xFFFFF)
-_EPHEMERAL = const(49152)
 
 
 class TCP:
@@ -83,46 +82,9 @@ class TCP:
             self.observer.moved(connection, CLOSED, "create")
         return connection
 
-    def connect(self, address, port, now, local_port=0, connection=None):
-        """Opens a connection (one that create() gave, else a new one): SYN leaves, the Connection is returned in SYN_SENT.
-
-        address: 4 bytes; port: 1..65535.
-        Raises OSError: EADDRINUSE when the four-tuple or port exists, EHOSTUNREACH without a route or for an address that is not one host's
-        (RFC 9293 section 3.9.2.3, MUST-46), ENOMEM.
-        """
-        if address[0] == 0 or address[0] >= 224 or address == self.ip.broadcast:
-            raise OSError(EHOSTUNREACH, "%d.%d.%d.%d is not the address of one host" % tuple(address))
-        if local_port == 0:
-            local_port = self.free_port(address, port)
-        elif self._exists(local_port, (address, port)):
-            raise OSError(EADDRINUSE)
-        if connection is None:
-            connection = self.create()
-        before = None
-        try:
-            connection.place((address if address[0] == 127 else self.ip.address, local_port), (address, port))
-            if self.observer is not None:
-                # A copy that nobody needs would hold the buffers, whose addresses are in it, for as long as the collector takes some number for its own.
-                before = array("I", connection.tcb)
-            connection.open(now, self._iss(connection, now))
-            if before is not None:
-                self.observer.changed("connect", connection, before)
-        except MemoryError:
-            connection.drop()
-            raise OSError(ENOMEM, "no memory for the receive buffer: set a smaller SO_RCVBUF")
-        except OSError:
-            connection.drop()
-            raise
-        return connection
-
-    def listen(self, port, backlog, address=b"\0\0\0\0", rcvbuf=BUFFER, sndbuf=BUFFER):
-        """Opens a port for others; returns its Listener. Raises OSError(EADDRINUSE) when somebody listens on it."""
-        if port == 0:
-            port = self.free_port(b"\0\0\0\0", 0)
-        if port in self.listeners:
-            raise OSError(EADDRINUSE)
-        listener = self.listeners[port] = late.load("tcp.listener").Listener(self, address, port, backlog, rcvbuf, sndbuf)
-        return listener
+    def listen(self, port, backlog, address=ANY, rcvbuf=BUFFER, sndbuf=BUFFER):
+        """Opens a port (0: a free one) for others; returns its Listener. Raises OSError(EADDRINUSE) when somebody listens on it."""
+        return late.load("tcp.listener").listen(self, address, port, backlog, rcvbuf, sndbuf)
 
     def input(self, frame, start, end, source, destination, now):
         """Takes one segment, frame[start:end], that the fast path did not handle."""
@@ -146,7 +108,7 @@ class TCP:
         port = frame[start + 2] << 8 | frame[start + 3]
         if slot >= 0:
             connection = self.connections[slot]
-            if connection.state != TIME_WAIT or not self._reopens(connection, frame, start, header_end, flags):
+            if connection.state != TIME_WAIT or not connection.reopens(frame, start, header_end, flags):
                 connection.input(frame, start, end, flags, now)
                 return
             above = connection.tcb[fast.SND_NXT]
@@ -259,35 +221,6 @@ class TCP:
             if connection is not None:
                 connection.abort(now)
         self.ring = None
-
-    def _reopens(self, connection, frame, start, header_end, flags):
-        """True for a SYN that may open a TIME_WAIT pair of addresses anew."""
-        if flags & (SYN | ACK | RST) != SYN or connection.local[1] not in self.listeners:
-            return False
-        return late.load("tcp.time_wait").reopens_connection(connection, frame, start, header_end)
-
-    def _exists(self, local_port, remote):
-        fast.key(self.secret, (self.ip.address, local_port), remote)
-        return fast.lookup(self.objects, self.secret, 30) >= 0 or self.hidden is not None and self.hidden.find(local_port, remote) is not None
-
-    def free_port(self, address, port):
-        """Picks an ephemeral port at random (RFC 6056 section 3.3.1)."""
-        remote = (address, port)
-        port = int.from_bytes(os.urandom(2), "big")
-        for _ in range(256):
-            port |= _EPHEMERAL
-            if port not in self.listeners and not self._exists(port, remote):
-                return port
-            port = port + 1 & 0xFFFF
-        raise OSError(EADDRNOTAVAIL, "no free local port")
-
-    def _iss(self, connection, now):
-        """Returns an initial sequence number that only we can predict: a clock of 4 us plus a keyed hash of the addresses (RFC 6528), which
-        Connection.name() has left in ISS.
-
-        252 steps a millisecond: with 250 the number would jump when the 30 bits of `now` wrap.
-        """
-        return (connection.tcb[fast.ISS] + now * 252) & 0xFFFFFFFF
 
     def _mac_changed(self, address, mac):
         for connection in self.connections:

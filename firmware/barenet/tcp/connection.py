@@ -1,10 +1,21 @@
 """One TCP connection: what happens seldom, in plain Python. What happens with every segment is in fast.py."""
 
 import gc
+import os
 from array import array
 
 from barenet import fast, late, ticks
-from barenet.errors import ECONNABORTED, ECONNREFUSED, ECONNRESET, EMSGSIZE, ENOMEM, ETIMEDOUT
+from barenet.errors import (
+    EADDRINUSE,
+    EADDRNOTAVAIL,
+    ECONNABORTED,
+    ECONNREFUSED,
+    ECONNRESET,
+    EHOSTUNREACH,
+    EMSGSIZE,
+    ENOMEM,
+    ETIMEDOUT,
+)
 from barenet.fast import (
     ACK,
     CLOSE_WAIT,
@@ -75,6 +86,7 @@ _RING_STEP = const(32)
 _ENOUGH = const(2920)  # bytes of a send buffer, two segments, with which a connection leaves it at that
 _LARGEST = const(0x1FFFFFFF)
 _FREE_MS = const(100)
+_EPHEMERAL = const(49152)
 
 _FREE = array("I", [0, 0])  # stands for the control block of an empty slot
 _free = 0  # bytes of heap, as far as known
@@ -121,6 +133,23 @@ def take_back(tcp):
     return found
 
 
+def _exists(tcp, local_port, remote):
+    fast.key(tcp.secret, (tcp.ip.address, local_port), remote)
+    return fast.lookup(tcp.objects, tcp.secret, 30) >= 0 or tcp.hidden is not None and tcp.hidden.find(local_port, remote) is not None
+
+
+def free_port(tcp, address, port):
+    """Picks an ephemeral port for a connection to this address and port at random (RFC 6056 section 3.3.1)."""
+    remote = (address, port)
+    port = int.from_bytes(os.urandom(2), "big")
+    for _ in range(256):
+        port |= _EPHEMERAL
+        if port not in tcp.listeners and not _exists(tcp, port, remote):
+            return port
+        port = port + 1 & 0xFFFF
+    raise OSError(EADDRNOTAVAIL, "no free local port")
+
+
 def difference(a, b):
     """Returns the sequence number a minus b as a signed number (RFC 9293 section 3.4)."""
     d = (a - b) & 0xFFFFFFFF
@@ -160,6 +189,35 @@ class Connection:
         records = min(sndbuf // 1024 + 3, 256)
         self.tcb = array("I", bytearray(4 * fast.TCB_WORDS + 8 * records))
         fast.create(self.tcb, rcvbuf, sndbuf, records)
+
+    def connect(self, address, port, now, local_port=0):
+        """Opens the connection: SYN leaves, and it is in SYN_SENT (RFC 9293 section 3.10.1).
+
+        address: 4 bytes; port: 1..65535.
+        Raises OSError: EADDRINUSE when the four-tuple or port exists, EHOSTUNREACH without a route or for an address that is not one host's
+        (RFC 9293 section 3.9.2.3, MUST-46), ENOMEM.
+        """
+        tcp = self.tcp
+        if address[0] == 0 or address[0] >= 224 or address == tcp.ip.broadcast:
+            raise OSError(EHOSTUNREACH, "%d.%d.%d.%d is not the address of one host" % tuple(address))
+        if local_port == 0:
+            local_port = free_port(tcp, address, port)
+        elif _exists(tcp, local_port, (address, port)):
+            raise OSError(EADDRINUSE)
+        try:
+            self.place((address if address[0] == 127 else tcp.ip.address, local_port), (address, port))
+            if tcp.observer is None:
+                self._open(now)
+            else:
+                before = array("I", self.tcb)
+                self._open(now)
+                tcp.observer.changed("connect", self, before)
+        except MemoryError:
+            self.drop()
+            raise OSError(ENOMEM, "no memory for the receive buffer: set a smaller SO_RCVBUF")
+        except OSError:
+            self.drop()
+            raise
 
     def place(self, local, remote):
         """Gives the connection its addresses, (address, port) each, a slot, and an entry in the hash table. Raises OSError(ENOMEM), MemoryError.
@@ -488,17 +546,30 @@ class Connection:
                 pass  # the route is gone: the peer will find out by itself
         self._end(ECONNABORTED if not self.tcb[FLAGS] & FLAG_ORPHAN else 0, "abort")
 
-    def open(self, now, iss):
-        """Active open: SYN (RFC 9293 section 3.10.1). Raises MemoryError without memory for the receive buffer."""
+    def iss(self, now):
+        """Returns an initial sequence number that only we can predict: a clock of 4 us plus a keyed hash of the addresses (RFC 6528), which
+        place() has left in ISS.
+
+        252 steps a millisecond: with 250 the number would jump when the 30 bits of `now` wrap.
+        """
+        return (self.tcb[ISS] + now * 252) & 0xFFFFFFFF
+
+    def _open(self, now):
         try:
             self.set_ring(fast.RCV_SIZE, self.tcb[fast.RCV_SIZE])
         except MemoryError:
             take_back(self.tcp)
             self.set_ring(fast.RCV_SIZE, self.tcb[fast.RCV_SIZE])
-        self._start(iss)
+        self._start(self.iss(now))
         move(self, "active open")
         self.tcb[fast.PROGRESS_AT] = now
         self._send_syn(now)
+
+    def reopens(self, frame, start, header_end, flags):
+        """True for a SYN that may open a TIME_WAIT pair of addresses anew."""
+        if flags & (SYN | ACK | RST) != SYN or self.local[1] not in self.tcp.listeners:
+            return False
+        return late.load("tcp.time_wait").reopens_connection(self, frame, start, header_end)
 
     def open_passive(self, frame, start, now, iss):
         """Passive open: a SYN for a listening port has arrived; answers SYN+ACK (RFC 9293 section 3.10.7.2)."""

@@ -1,15 +1,26 @@
 """Listening ports: the passive open, and the cookies that stand in for it where the backlog is full. Loaded by the first listen()."""
 
 from barenet import fast, late, ticks
+from barenet.errors import EADDRINUSE
 from barenet.fast import ACK, RST, SYN
 from barenet.ip import ANY
-from barenet.tcp.connection import PLENTY, difference, spare, take_back
+from barenet.tcp.connection import PLENTY, difference, free_port, spare, take_back
 from micropython import const
 
 _COOKIES_MS = const(130_000)  # as long as a cookie may be good after the last one that was sent
 _RESERVE = const(4096)  # bytes of heap that are the program's, however many strangers connect,
 _PIECE = const(640)  # and of which so many lie in one piece
 _BESIDE = const(1024)  # what a connection takes beside its buffers, with the socket that accept() makes
+
+
+def listen(tcp, address, port, backlog, rcvbuf, sndbuf):
+    """See `TCP.listen`."""
+    if port == 0:
+        port = free_port(tcp, ANY, 0)
+    if port in tcp.listeners:
+        raise OSError(EADDRINUSE)
+    listener = tcp.listeners[port] = Listener(tcp, address, port, backlog, rcvbuf, sndbuf)
+    return listener
 
 
 class Listener:
@@ -146,7 +157,7 @@ class Listener:
         if connection is None:
             return
         try:
-            iss = self.tcp._iss(connection, now)
+            iss = connection.iss(now)
             if above is not None and difference(iss, above) <= 0:
                 iss = (above + 0x10000) & 0xFFFFFFFF  # beyond all that the old connection has sent (RFC 9293 section 3.10.7.4)
             connection.open_passive(frame, start, now, iss)
