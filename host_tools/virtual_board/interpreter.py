@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import fcntl
 import functools
+import hashlib
+import json
 import os
 import platform
 import re
@@ -16,6 +18,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import urllib.request
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,6 +33,7 @@ _DEBIAN_SUITES = {"bullseye", "bookworm", "trixie", "forky", "sid"} | {
     "oldoldstable", "oldstable", "stable", "testing", "unstable",
 }  # fmt: skip
 _TIMEOUT = 600  # s, for a package index over a slow line
+_PACKAGE_TIMEOUT = 30  # s without a byte
 
 _APT_CONF = """\
 Dir::State "{state}";
@@ -171,8 +175,12 @@ def _download(scratch: Path, target: _Target) -> Path:
     configuration.write_text(_APT_CONF.format(state=state, architecture=target.architecture))
     packages = scratch / "packages"
     packages.mkdir()
-    _apt(configuration, state, ["update"])
-    _apt(configuration, packages, ["download", *PACKAGES])
+    try:
+        _apt(configuration, state, ["update"])
+        _apt(configuration, packages, ["download", *PACKAGES])
+    except BarenetError as error:
+        if not _fetch_known(sources, target.architecture, packages):
+            raise error
     root = scratch / "root"
     for package in packages.glob("*.deb"):
         subprocess.run(["dpkg-deb", "-x", package, root], check=True, stdout=subprocess.DEVNULL)
@@ -201,6 +209,27 @@ def _apt(configuration: Path, folder: Path, arguments: list[str]) -> None:
     if done.returncode or (arguments[0] == "update" and "Failed to fetch" in done.stdout):
         complaint = complaints[-1] if complaints else "apt-get failed"
         raise BarenetError(f"Debian's packages cannot be fetched ({complaint}); {remedy}")
+
+
+def _fetch_known(sources: list[str], architecture: str, folder: Path) -> bool:
+    """Fetches the packages as they were when `packages.json` was written, by their hashes; returns whether all of them were there.
+
+    For a mirror whose index does not match its signature, as while it is synchronised.
+    """
+    known = json.loads(Path(__file__).with_name("packages.json").read_text())[architecture]
+    for mirror in re.findall(r"^URIs: (https?:\S+)", "\n".join(sources), re.MULTILINE):
+        try:
+            for path, sha256 in known.items():
+                with urllib.request.urlopen(f"{mirror.rstrip('/')}/{path}", timeout=_PACKAGE_TIMEOUT) as answer:
+                    content = answer.read()
+                if hashlib.sha256(content).hexdigest() != sha256:
+                    break
+                (folder / Path(path).name).write_bytes(content)
+            else:
+                return True
+        except OSError:
+            pass
+    return False
 
 
 def _debian_sources(etc: Path) -> list[str]:

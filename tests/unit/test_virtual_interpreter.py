@@ -1,8 +1,13 @@
 """Where the virtual board's MicroPython comes from."""
 
+import hashlib
+import http.server
+import json
 import os
 import subprocess
 import sys
+import threading
+from pathlib import Path
 
 import pytest
 
@@ -117,3 +122,36 @@ def test_the_interpreter_has_a_boards_small_ints():
     assert found.bits == 32
     done = subprocess.run([*found.command, "-c", "import sys; print(sys.maxsize)"], capture_output=True, text=True)
     assert int(done.stdout) == 2**31 - 1
+
+
+def test_packages_come_by_their_hashes_where_the_index_is_broken(tmp_path, monkeypatch):
+    served = {"/debian/pool/a.deb": b"first", "/debian/pool/b.deb": b"second"}
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            content = served.get(self.path)
+            self.send_response(200 if content else 404)
+            self.end_headers()
+            self.wfile.write(content or b"")
+
+        def log_message(self, *arguments):
+            pass
+
+    known = {"i386": {"pool/" + name: hashlib.sha256(text).hexdigest() for name, text in (("a.deb", b"first"), ("b.deb", b"second"))}}
+    monkeypatch.setattr(interpreter, "__file__", str(tmp_path / "interpreter.py"))
+    (tmp_path / "packages.json").write_text(json.dumps(known))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        mirror = f"http://127.0.0.1:{server.server_port}"
+        sources = ["Types: deb\nURIs: " + mirror + "/nothing\nSuites: trixie", "Types: deb\nURIs: " + mirror + "/debian/\nSuites: trixie"]
+        assert interpreter._fetch_known(sources, "i386", tmp_path)
+        assert (tmp_path / "a.deb").read_bytes() == b"first" and (tmp_path / "b.deb").read_bytes() == b"second"
+        served["/debian/pool/b.deb"] = b"damaged"
+        assert not interpreter._fetch_known(sources, "i386", tmp_path)
+        server.shutdown()
+
+
+def test_every_package_is_known_by_its_hash():
+    known = json.loads(Path(interpreter.__file__).with_name("packages.json").read_text())
+    for packages in known.values():
+        assert sorted(Path(path).name.partition("_")[0] for path in packages) == sorted(interpreter.PACKAGES)
