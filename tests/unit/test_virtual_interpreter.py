@@ -90,6 +90,8 @@ def find(tmp_path, bin_files, **environment):
         **os.environ,
         "PATH": f"{folder}:{os.environ['PATH']}",
         "BARENET_CACHE": str(tmp_path / "cache"),
+        **dict.fromkeys(("http_proxy", "https_proxy"), "http://127.0.0.1:9"),  # no mirror is reached by any way but apt-get
+        "no_proxy": "",
         **environment,
     }
     code = "from host_tools.virtual_board import interpreter as i; print(i.find())"
