@@ -36,7 +36,6 @@ from barenet.socket import (
 )
 from barenet.tcp import BUFFER
 from barenet.tcp.connection import KEEP_COUNT, difference
-from barenet.tcp.states import NAMES
 from micropython import const
 
 _CALLBACK = const(20)  # MicroPython's SOL_SOCKET option for a function that is called when the socket becomes readable
@@ -168,7 +167,7 @@ def info(sock):
         return what
     what["type"] = "TCP"
     if sock._listener is not None:
-        what["STATE"] = NAMES[fast.LISTEN]
+        what["STATE"] = "LISTEN"
         what["backlog"] = sock._listener.backlog
         what["opening"] = len(sock._listener.opening)
         what["waiting"] = len(sock._listener.waiting)
@@ -201,15 +200,13 @@ def apply(sock):
     """Sets the options on the connection or endpoint that is there to set them on."""
     connection = sock._connection
     endpoint = sock._endpoint
-    what = endpoint or connection
-    if what is not None:
-        what.ttl = _option(sock, IP_TTL, IPPROTO_IP)
-        what.tos = _option(sock, IP_TOS, IPPROTO_IP)
     options = sock._options.get(_IP_OPTIONS)
+    ttl = _option(sock, IP_TTL, IPPROTO_IP)
+    tos = _option(sock, IP_TOS, IPPROTO_IP)
     if connection is not None:
         if options is not None:
             late.load("tcp.ip_options").set(connection, options)
-        connection.nodelay = _option(sock, TCP_NODELAY, IPPROTO_TCP)
+        connection.configure(_option(sock, TCP_NODELAY, IPPROTO_TCP), ttl, tos)
         keep = _option(sock, SO_KEEPALIVE)
         for name, value in (
             ("keepalive", _option(sock, TCP_KEEPIDLE, IPPROTO_TCP) * 1000 if keep else 0),
@@ -223,6 +220,8 @@ def apply(sock):
             connection.keep(sock._stack.now())
     if endpoint is not None:
         endpoint.forget()
+        endpoint.ttl = ttl
+        endpoint.tos = tos
         endpoint.broadcast = bool(_option(sock, SO_BROADCAST))
         endpoint.group_ttl = _option(sock, IP_MULTICAST_TTL, IPPROTO_IP)
         endpoint.loop = _option(sock, IP_MULTICAST_LOOP, IPPROTO_IP) != 0

@@ -13,7 +13,7 @@ import sys
 from barenet import fast
 from barenet.lan import text
 from barenet.stack import current
-from barenet.tcp.states import NAMES
+from barenet.tcp.names import NAMES
 
 # What a person wants to see of a control block: name, word, and the word it counts from.
 FIELDS = (

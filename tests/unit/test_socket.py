@@ -771,7 +771,7 @@ def test_options_are_kept_and_reach_the_connection():
             same(s.getsockopt(level, option, 4), struct.pack("i", value))
     for s in (client, peer):
         connection = s._connection
-        same((connection.nodelay, connection.keepalive), (True, 10000))
+        same((connection.tcb[fast.FLAGS] & fast.FLAG_NODELAY != 0, connection.keepalive), (True, 10000))
         same((connection.keep_interval, connection.keep_count, connection.user_timeout), (2000, 3, 5000))
         same((connection.tcb[fast.RCV_SIZE], connection.tcb[fast.SND_SIZE]), (4096, 2048))
     client.setsockopt(sol, socket.SO_RCVTIMEO, 1500)

@@ -173,12 +173,10 @@ def test_control_block_is_words_with_the_template_and_the_records_behind_it():
     tcp = make()
     connection = connect(tcp, PEER, 80, 0, 50000)
     assert isinstance(connection.tcb, array) and fast.TCB_WORDS == fast.TEMPLATE + 10 == fast.RECORDS
-    connection.ttl = 7
-    connection.tos = 0xB8
-    same((connection.ttl, connection.tos), (7, 0xB8))
+    connection.configure(False, 7, 0xB8)
     same(bytes(connection.tcb)[4 * fast.TEMPLATE + 14 :][:4], b"\x45\xb8\0\0")
     same(bytes(connection.tcb)[4 * fast.TEMPLATE + 20 :][:3], b"\x40\0\x07")
-    connection.ttl, connection.tos = 64, 0
+    connection.configure(False)
     same(len(connection.tcb), fast.TCB_WORDS + 2 * connection.tcb[fast.RECORD_SIZE])
     header = bytes(connection.tcb)[4 * fast.TEMPLATE :]
     same(header[12:16] + header[20:24], b"\x08\x00\x45\x00\x40\x00\x40\x06")

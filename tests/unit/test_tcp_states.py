@@ -5,7 +5,8 @@ from grouped import grouped
 
 if ON_DEVICE:
     from barenet import fast
-    from barenet.tcp.states import NAMES, TRANSITIONS
+    from barenet.tcp.names import NAMES
+    from barenet.tcp.states import TRANSITIONS
     from barenet.tcp.states import move as move_connection
 
     class Connection:

@@ -22,7 +22,7 @@ from barenet import fast, ticks
 from barenet.fast import ACK, FIN, PSH, RST, SYN, URG
 from barenet.stack import Stack
 from barenet.tcp.connection import Connection
-from barenet.tcp.states import NAMES
+from barenet.tcp.names import NAMES
 
 MAC = b"\x02\x00\x00\x00\x00\x02"
 PEER_MAC = b"\x02\x00\x00\x00\x00\x01"

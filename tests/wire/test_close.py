@@ -67,7 +67,7 @@ def test_simultaneous_close():
 @on_wire
 def test_fin_with_the_last_data():
     wire, peer, app = established()
-    app.connection.nodelay = True
+    app.connection.configure(True)
     app.write(b"abc")
     peer.expect(ACK | PSH, text=b"abc")
     peer.send(FIN | ACK | PSH, text=b"defg")

@@ -37,10 +37,10 @@ def test_cubic_keeps_seven_tenths_after_a_loss():
 @on_wire
 def test_new_reno_keeps_half_after_a_loss():
     # RFC 5681 section 3.2, step 2.
-    from barenet.tcp.congestion import NewReno
+    from barenet.tcp import new_reno
 
     wire, peer, app = opened(sack=True, rtt=100, sndbuf=30000)
-    wire.tcp.use_congestion(NewReno())
+    wire.tcp.use_congestion(new_reno)
     assert lose_one(wire, peer, app) == 5 * MSS
 
 

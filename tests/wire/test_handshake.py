@@ -257,7 +257,7 @@ def test_mss_option_of_the_peer_bounds_our_segments():
     for mss, expected in ((1000, 1000), (1460, 1460), (9000, 1460), (65535, 1460)):
         for active in (True, False):
             wire, peer, app = established(active, mss=mss)
-            app.connection.nodelay = True
+            app.connection.configure(True)
             app.write(pattern(0, 1500))
             peer.expect(ACK, text=pattern(0, expected))
             peer.expect(ACK | PSH, text=pattern(expected, 1500 - expected))

@@ -154,7 +154,7 @@ def test_receiver_that_takes_back_what_it_said_gets_everything_after_the_timeout
         peer.send(ACK, ack=edge(i + 1))
     wire.advance(5000)
     peer.expect_nothing()
-    assert app.connection.unacknowledged() == 0
+    assert app.tcb[fast.SND_LEN] == 0
 
 
 @on_wire

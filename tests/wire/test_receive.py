@@ -167,7 +167,7 @@ def test_segment_beyond_the_window_is_refused_with_an_ack():
         peer.send(ACK, seq=seq, win=0)
         peer.expect(ACK, seq=5, ack=1)
     assert app.read(10) == b""
-    assert app.connection.unacknowledged() == 4
+    assert app.tcb[fast.SND_LEN] == 4
     peer.send(ACK, win=65535)
     app.write(b"more")
     peer.expect(ACK | PSH, text=b"more")
@@ -251,7 +251,7 @@ def test_probe_of_a_closed_window_still_acknowledges():
     peer.expect(ACK | PSH, text=b"data")
     peer.send(ACK, seq=1001, text=b"x")
     peer.expect(ACK, ack=1001, win=0)
-    assert app.connection.unacknowledged() == 0
+    assert app.tcb[fast.SND_LEN] == 0
     wire.advance(5000)
     peer.expect_nothing()
 
@@ -329,7 +329,7 @@ def test_old_ack_is_ignored_but_its_text_is_taken():
     peer.expect(ACK | PSH, text=b"abc")
     peer.send(ACK)
     peer.send(ACK | PSH, ack=1, text=b"crossed")
-    assert app.connection.unacknowledged() == 0
+    assert app.tcb[fast.SND_LEN] == 0
     peer.expect(ACK, ack=8, after=40)
     assert app.read(9) == b"crossed"
 
@@ -343,10 +343,10 @@ def test_ack_of_what_was_never_sent_is_answered_and_dropped():
     for ack in (5, 6, 100000, 0x7FFFFFFF):
         peer.send(ACK | PSH, seq=1, ack=ack, text=b"no")
         peer.expect(ACK, seq=4, ack=1)
-    assert app.read(9) == b"" and app.connection.unacknowledged() == 3
+    assert app.read(9) == b"" and app.tcb[fast.SND_LEN] == 3
     peer.snd = 1
     peer.send(ACK)
-    assert app.connection.unacknowledged() == 0
+    assert app.tcb[fast.SND_LEN] == 0
 
 
 @on_wire

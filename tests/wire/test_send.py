@@ -21,7 +21,7 @@ def test_long_data_is_cut_into_segments_and_the_last_one_pushed():
     peer.send(ACK)
     wire.advance(1000)
     peer.expect_nothing()
-    assert app.connection.unacknowledged() == 0
+    assert app.tcb[fast.SND_LEN] == 0
 
 
 @on_wire
@@ -52,11 +52,11 @@ def test_nagle_lets_full_segments_go_and_holds_the_rest():
 def test_nodelay_switches_nagle_off():
     # RFC 9293 section 3.7.4, MUST-17.
     wire, peer, app = established()
-    app.connection.nodelay = True
+    app.connection.configure(True)
     for text in (b"one", b"two", b"three"):
         app.write(text)
         peer.expect(ACK | PSH, text=text)
-    app.connection.nodelay = False
+    app.connection.configure(False)
     app.write(b"four")
     peer.expect_nothing()
     peer.send(ACK)
@@ -159,7 +159,7 @@ def test_window_that_shrinks_is_survived():
     peer.expect(ACK | PSH, seq=2921, text=pattern(2920, 1460))
     peer.send(ACK)
     wire.advance(60000)
-    assert app.connection.unacknowledged() == 0
+    assert app.tcb[fast.SND_LEN] == 0
 
 
 @on_wire
@@ -380,7 +380,7 @@ def test_retransmission_that_finds_the_transmit_ring_full_leaves_later():
     wire.settle()
     peer.expect(ACK | PSH, seq=1, text=b"hello")
     peer.send(ACK)
-    assert app.connection.unacknowledged() == 0
+    assert app.tcb[fast.SND_LEN] == 0
     wire.advance(2000)
 
 
@@ -393,10 +393,9 @@ def test_ttl_and_tos_are_the_connection_s_and_may_change_while_it_is_open():
         return frame[15], frame[22]
 
     wire, peer, app = established()
-    app.connection.nodelay = True
+    app.connection.configure(True)
     for tos, ttl in ((0xB8, 9), (0x20, 255), (0, 64)):
-        app.connection.tos = tos
-        app.connection.ttl = ttl
+        app.connection.configure(True, ttl, tos)
         app.write(b"x")
         assert header() == (tos, ttl)
         peer.rcv += 1
@@ -404,7 +403,7 @@ def test_ttl_and_tos_are_the_connection_s_and_may_change_while_it_is_open():
         assert header() == (tos, ttl)
         peer.snd = 1
         peer.send(ACK)
-    app.connection.tos = 0xB8
+    app.connection.configure(True, 64, 0xB8)
     app.abort()
     assert header() == (0xB8, 64)  # RST
 
@@ -423,7 +422,7 @@ def test_what_lies_inside_of_a_window_that_shrank_is_sent_again():
     peer.send(ACK, ack=2921, win=1460)
     peer.expect(ACK | PSH, seq=2921, text=pattern(2920, 1460))
     peer.send(ACK, ack=4381)
-    assert app.state == "ESTABLISHED" and app.connection.unacknowledged() == 0
+    assert app.state == "ESTABLISHED" and app.tcb[fast.SND_LEN] == 0
 
 
 @on_wire

@@ -30,7 +30,7 @@ def test_data_in_both_directions_across_the_wrap_of_its_sequence_numbers():
                 peer.expect(ACK | PSH, text=pattern(at + 1460, 1460))
                 wire.advance(10)
                 peer.send(ACK)
-            assert app.connection.unacknowledged() == 0
+            assert app.tcb[fast.SND_LEN] == 0
 
 
 @on_wire
@@ -195,7 +195,7 @@ def test_a_connection_idle_for_ten_days_still_works():
 def test_ip_identification_wraps():
     wire, peer, app = established()
     app.tcb[fast.TEMPLATE + 4] = 0xFFFF0000
-    app.connection.nodelay = True
+    app.connection.configure(True)
     ids = []
     for _ in range(3):
         app.write(b"x")

@@ -74,7 +74,7 @@ class TCP:
             rcvbuf = min(max(rcvbuf, BUFFER_MIN), BUFFER_MAX)
             sndbuf = min(max(sndbuf, BUFFER_MIN), BUFFER_MAX)
         if self.congestion is None:
-            self.use_congestion(late.load("tcp.congestion").Cubic())
+            self.use_congestion(late.load("tcp.congestion"))
         if self._connection is None:
             self._connection = late.load("tcp.connection").Connection
         connection = self._connection(self, rcvbuf, sndbuf)

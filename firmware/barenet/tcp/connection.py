@@ -77,8 +77,6 @@ FIN_WAIT_2_MS = const(60_000)  # for a connection nobody owns any more
 KEEP_COUNT = const(9)
 ORPHAN_PROBES = const(8)  # window probes for a connection nobody owns any more
 _CHALLENGES = const(10)  # challenge ACKs a second, for all connections (RFC 5961 section 7)
-_TTL_WORD = const(87)  # of the template: byte 22
-_TOS_WORD = const(85)  # byte 15
 _BLACK_HOLE_MTU = {4: 1064, 6: 576}  # by retransmission: what a path takes that drops larger packets and says nothing (RFC 4821)
 PLENTY = const(16384)  # bytes of free heap, with which nobody saves
 _RESERVE = const(2048)  # bytes of it that are the program's, however much its peers write
@@ -313,34 +311,12 @@ class Connection:
         fast.copy(address, self.tcb, 4, 0, fast.TEMPLATE * 4 + 26)
         return bytes(address), fast.number(self.tcb, fast.TEMPLATE * 4 + 34) >> 16
 
-    @property
-    def nodelay(self):
-        return bool(self.tcb[FLAGS] & FLAG_NODELAY)
-
-    @nodelay.setter
-    def nodelay(self, on):
-        if on:
-            self.tcb[FLAGS] |= FLAG_NODELAY
-        else:
-            self.tcb[FLAGS] &= ~FLAG_NODELAY
-
-    @property
-    def ttl(self):
-        """Time to live of its packets."""
-        return self.tcb[_TTL_WORD] >> 16 & 0xFF
-
-    @ttl.setter
-    def ttl(self, ttl):
-        fast.copy(self.tcb, bytes((ttl,)), 1, _TTL_WORD * 4 + 2, 0)
-
-    @property
-    def tos(self):
-        """Type of service of its packets (RFC 2474: DSCP in the upper 6 bits)."""
-        return self.tcb[_TOS_WORD] >> 24
-
-    @tos.setter
-    def tos(self, tos):
-        fast.copy(self.tcb, bytes((tos,)), 1, _TOS_WORD * 4 + 3, 0)
+    def configure(self, nodelay, ttl=64, tos=0):
+        """Sets whether small segments leave at once (Nagle's algorithm off), and time to live and type of service (RFC 2474) of its packets."""
+        tcb = self.tcb
+        tcb[FLAGS] = tcb[FLAGS] & ~FLAG_NODELAY | (FLAG_NODELAY if nodelay else 0)
+        fast.copy(tcb, bytes((tos,)), 1, fast.TEMPLATE * 4 + 15, 0)
+        fast.copy(tcb, bytes((ttl,)), 1, fast.TEMPLATE * 4 + 22, 0)
 
     def readable(self):
         """Returns how many bytes wait in the receive buffer."""
@@ -435,10 +411,6 @@ class Connection:
         head = self.tcb[size + 1]
         fast.copy(ring, old, len(old) - head, 0, head)
         fast.copy(ring, old, head, len(old) - head, 0)
-
-    def unacknowledged(self):
-        """Returns how many bytes of the send buffer the peer has not confirmed."""
-        return self.tcb[fast.SND_LEN]
 
     def read(self, buffer, n, peek=False, at=0):
         """Copies at most n bytes of the receive buffer to buffer[at:], keeping them with `peek`; returns how many."""

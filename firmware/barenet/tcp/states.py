@@ -35,20 +35,6 @@ from barenet.fast import (
     TIME_WAIT,
 )
 
-NAMES = (
-    "CLOSED",
-    "LISTEN",
-    "SYN_SENT",
-    "SYN_RECEIVED",
-    "ESTABLISHED",
-    "FIN_WAIT_1",
-    "FIN_WAIT_2",
-    "CLOSE_WAIT",
-    "CLOSING",
-    "LAST_ACK",
-    "TIME_WAIT",
-)
-
 TRANSITIONS = {
     CLOSED: {"active open": SYN_SENT, "passive open": LISTEN},
     LISTEN: {"SYN": SYN_RECEIVED, "close": CLOSED},
