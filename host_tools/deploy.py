@@ -46,7 +46,7 @@ _NOT_FOR_THE_BOARD = ("manifest.py", "package.json")
 
 # Constants that depend on the processor: see their definitions.
 _WORDS = (b"_WIDE = const(0)", b"_WIDE = const(1)")
-_OF_THE_PROCESSOR = {"x64": {"barenet/fast.py": _WORDS, "barenet/fast_udp.py": _WORDS}}
+_OF_THE_PROCESSOR = {"x64": dict.fromkeys(("barenet/fast.py", "barenet/fast_udp.py", "barenet/driver/tap.py"), _WORDS)}
 
 # What holds it goes to a board compiled, even among sources: fast.py takes 190 KB to compile, more than a board without PSRAM has, and
 # MicroPython 1.25 on an ESP32 compiles stores wrong.

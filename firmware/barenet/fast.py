@@ -26,6 +26,9 @@ from micropython import const
 FRAME_SIZE = const(1536)
 FCS = const(4)
 _TX_OWN_LS_FS_TCH = const(0xB010)  # upper half of word 0: one frame in one chained descriptor, owned by the DMA
+_TX_OWN_LS_FS = const(0xB000)  # in two buffers: word 3 is the second one's address, and the next descriptor the one behind it, or with
+_TX_TER = const(0x20)  # the first of the ring
+_TX_TCH = const(0x100000)
 _RX_OWN = const(0x8000)  # upper half of word 0
 _RX_ES = const(0x8000)
 _RX_FS_LS = const(0x0300)
@@ -106,8 +109,9 @@ C_BROADCAST = const(54)  # our network's broadcast address, as C_ADDRESS
 C_NEIGHBOURS = const(55)  # changes when a neighbour has another MAC address, or all are forgotten
 C_DROP_DATAGRAM_FULL = const(56)
 C_KNOWN = const(57)  # slot + 1 of the connection that the segment left to plain Python belongs to; all but Connection.input() is done for it
-C_WORDS = const(58)
-C_FRAMES = const(58)  # from here on the address of each frame, receive frames first
+C_GATHER = const(58)  # the DMA reads from send buffers, too
+C_WORDS = const(59)
+C_FRAMES = const(59)  # from here on the address of each frame, receive frames first
 
 # Members of `objects`.
 O_FRAMES = const(0)
@@ -118,7 +122,7 @@ O_KEYS = const(4)  # two words a slot: remote address, ports, as they stand in a
 O_TCBS = const(5)  # lists, indexed by slot
 O_RCV = const(6)
 O_SND = const(7)
-O_DMA = const(8)  # a function of words and objects, see C_DMA
+O_DMA = const(8)  # a function, see C_DMA
 O_TRANSMIT = const(9)  # the driver's transmit() and refill()
 O_REFILL = const(10)
 O_WORDS = const(11)  # the context words themselves
@@ -267,6 +271,7 @@ _CWND_INITIAL = const(14600)  # bytes, RFC 6928
 TAIL_WAIT = const(90)  # ms that a tail loss probe leaves to the peer's delayed ACK, beside two round trips
 CWND_MAX = const(0xFFFFF)  # bytes; products with 11 bits must fit 31
 _DUPTHRESH = const(3)
+_GATHER_MIN = const(256)  # bytes of text, which are sent from where they lie
 _NOT_PLAIN = const(0x299100)  # FLAG_FIN_IN, FIN_AHEAD, RECOVERY, TIMEOUT, TAIL_OUT, PERSIST
 _MASK30 = const(0x3FFFFFFF)
 # Checksums: 1 where ints have 64 bits, which loses no carries of words of 32. A deploy sets it for the board's processor. x86-64's code takes
@@ -437,15 +442,35 @@ def send(words, objects, n: int):
     d = int(ptr32(objects[O_TX_RING])) + (i << 5)
     w = ptr32(d)
     w[1] = n
-    h = ptr16(d)
-    h[0] = 0
-    h[1] = _TX_OWN_LS_FS_TCH
     i += 1
     if i == c[C_TX_COUNT]:
         i = 0
+    w[3] = c[C_TX_RING] + (i << 5)
+    h = ptr16(d)
+    h[0] = 0
+    h[1] = _TX_OWN_LS_FS_TCH
     c[C_TX_NEXT] = i
     c[C_TX_QUEUED] = c[C_TX_QUEUED] + 1
     c[C_FRAMES_OUT] = c[C_FRAMES_OUT] + 1
+
+
+@micropython.viper
+def let_go(words, objects):
+    """Waits until the DMA has read what it sends from send buffers, some ms at most: the memory of one is about to be somebody else's."""
+    c = ptr32(words)
+    if not c[C_GATHER]:
+        return
+    if c[C_TX_QUEUED] and not c[C_EVERY_FRAME_SLOW]:
+        c[C_TX_QUEUED] = 0
+        objects[O_TRANSMIT]()
+    ring = ptr32(c[C_TX_RING] | c[C_TX_RING + 1] << 32)
+    i = 0
+    turns = 50000
+    while i < c[C_TX_COUNT] and turns:
+        turns -= 1
+        w = ring[i << 3]
+        if not w >> 31 & 1 or w & _TX_TCH:
+            i += 1
 
 
 @micropython.viper
@@ -857,6 +882,8 @@ def receive(source: ptr32, target: ptr32, objects, most: int, words) -> int:
     pending = 0  # 1: the connection in hand waits for output() or its timer, 3: the program's buffer is full before its ACK has left
     held = 0  # bytes beyond SND_UNA that the peer has confirmed, acknowledge() not having been told, and with how many ACKs
     acks = 0
+    train = 0  # the frame before was an ACK of new data without text, and what the next one is compared with
+    end = w0 = w3 = w5 = w6 = w8 = sum_ip = sum_tcp = 0
     i = now - c[C_NOW] & _MASK30
     if not i >> 29:
         c[C_CLOCK] = c[C_CLOCK] + i
@@ -879,6 +906,45 @@ def receive(source: ptr32, target: ptr32, objects, most: int, words) -> int:
         frame = source[C_FRAMES] | source[C_FRAMES + 1] << 32
         h = ptr16(frame)
         f = ptr8(frame)
+        if train:
+            # ACKs come in trains, too: they differ in identification, TTL, acknowledgement number, timestamps and in the checksums, by as much.
+            source = ptr32(frame + 14)
+            k = h[9] + h[10] + h[11] + h[12]
+            w = h[21] + h[22] + h[25] + h[26]
+            stamp = 0
+            plain = 0
+            if end == 66:
+                w += h[29] + h[30] + h[31] + h[32]
+                stamp = f[58] << 24 | f[59] << 16 | f[60] << 8 | f[61]
+                plain = source[10] ^ 0x0A080101 | (stamp - t[TS_RECENT]) >> 31 & 1
+            ack = f[42] << 24 | f[43] << 16 | f[44] << 8 | f[45]
+            acked = ack - t[SND_UNA]
+            if not (
+                plain | source[0] ^ w0 | source[3] ^ w3 | source[4] ^ c[C_ADDRESS] | source[5] ^ w5 | source[6] ^ w6 | source[8] ^ w8
+                | h[6] ^ 8 | f[23] ^ 6 | h[10] & 0xFFBF | (k & 0xFFFF) + (k >> 16) ^ sum_ip | (w & 0xFFFF) + (w >> 16) ^ sum_tcp | acked >> 30 & 3
+            ):
+                acked &= _MASK30
+                if acked > held and acked <= t[SND_NXT] - t[SND_UNA] & _MASK30 and n >= end:
+                    held = acked
+                    acks += 1
+                    t[SND_WL2] = ack
+                    t[SEGMENTS_IN] = t[SEGMENTS_IN] + 1
+                    c[C_FAST_SEGMENTS] = c[C_FAST_SEGMENTS] + 1
+                    if stamp and not (t[LAST_ACK_SENT] - t[RCV_NXT]) >> 31 & 1:
+                        t[TS_RECENT] = stamp
+                        t[TS_RECENT_AT] = c[C_CLOCK]
+                    h = ptr16(d)
+                    h[0] = 0
+                    h[1] = _RX_OWN
+                    i += 1
+                    if i == c[C_RX_COUNT]:
+                        i = 0
+                    c[C_RX_NEXT] = i
+                    c[C_RX_RETURNED] = c[C_RX_RETURNED] + 1
+                    c[C_FRAMES_IN] = c[C_FRAMES_IN] + 1
+                    most -= 1
+                    continue
+            train = 0
         # Fast: IPv4 (0x0800) with a header of 5 words, TCP, no fragment, to our address.
         if c[C_EVERY_FRAME_SLOW] or n < 54 or h[6] != 0x0008 or f[14] != 0x45 or f[23] != 6 or h[10] & 0xFFBF:
             if f[23] == 17 and c[C_ENDPOINT]:
@@ -1019,6 +1085,20 @@ def receive(source: ptr32, target: ptr32, objects, most: int, words) -> int:
                 held = acked & _MASK30
                 acks += 1
                 t[SND_WL2] = ack
+                if not n and end <= 66:
+                    train = 1
+                    source = ptr32(frame + 14)
+                    w0 = source[0]
+                    w3 = source[3]
+                    w5 = source[5]
+                    w6 = source[6]
+                    w8 = source[8]
+                    w = h[9] + h[10] + h[11] + h[12]
+                    sum_ip = (w & 0xFFFF) + (w >> 16)
+                    w = h[21] + h[22] + h[25] + h[26]
+                    if end == 66:
+                        w += h[29] + h[30] + h[31] + h[32]
+                    sum_tcp = (w & 0xFFFF) + (w >> 16)
             if n:
                 t[BYTES_IN] = t[BYTES_IN] + n
                 t[RCV_NXT] = seq + n
@@ -1371,8 +1451,31 @@ def acknowledge(words, objects, slot: int, acked: int, acks: int, now: int):
     base = int(t) + (RECORDS << 2)
     r = t[RECORD_HEAD]
     k = t[RECORD_COUNT]
+    size = t[RECORD_SIZE]
     pipe = t[PIPE]
     rtt = 0 - 1
+    if una == t[FACK]:
+        # Nothing has overtaken these: of those sent once only the last, which is the youngest, tells something. 60 instructions each, of 240.
+        end = una
+        info = 0
+        while k:
+            p = ptr32(base + (r << 3))
+            if (ack - p[0]) >> 31 & 1 or p[1] & (R_SACKED | R_LOST | R_SENT_AGAIN):
+                break
+            end = p[0]
+            info = p[1] >> 3
+            r += 1
+            if r == size:
+                r = 0
+            k -= 1
+        if end != una:
+            pipe -= end - una & _MASK30
+            rtt = now - info & _MASK29
+            if not (info - t[RACK_TIME]) >> 28 & 1:
+                t[RACK_TIME] = info & _MASK29
+                t[RACK_SEQ] = end
+                t[RACK_RTT] = rtt
+            una = end
     while k:
         p = ptr32(base + (r << 3))
         end = p[0]
@@ -1401,7 +1504,7 @@ def acknowledge(words, objects, slot: int, acked: int, acks: int, now: int):
                 flags |= FLAG_REORDERED
         una = end
         r += 1
-        if r == t[RECORD_SIZE]:
+        if r == size:
             r = 0
         k -= 1
     t[RECORD_HEAD] = r
@@ -1996,19 +2099,25 @@ def output(source: ptr32, target: ptr32, objects, slot: int) -> int:
             while k << 1 < at:
                 s += h[k]
                 k += 1
+        text = 0
         if n:
             size = t[SND_RING_SIZE]
             head = t[SND_HEAD] + offset
             if head >= size:
                 head -= size
             k = size - head
-            if k > n:
-                k = n
-            rest = n - k
             v = t[SND_RING] | t[SND_RING + 1] << 32
             source = ptr32(v + head)
             target = ptr32(out + at)
-            while True:
+            rest = n - k
+            if rest < 0:
+                rest = 0
+                k = n
+            if not rest and n >= _GATHER_MIN and c[C_GATHER] > c[C_EVERY_FRAME_SLOW] and not flags & FLAG_LOOP:
+                # The DMA reads it from the send buffer. Without the copy to the frame: 1,350 instructions.
+                text = v + head
+                k = 0
+            while k:
                 turns = k >> 7
                 while turns:
                     target[0] = source[0]; target[1] = source[1]; target[2] = source[2]; target[3] = source[3]
@@ -2042,13 +2151,11 @@ def output(source: ptr32, target: ptr32, objects, slot: int) -> int:
                     target = ptr32(int(target) + 1)
                     source = ptr32(int(source) + 1)
                     k -= 1
-                if not rest:
-                    break
                 k = rest
                 rest = 0
                 source = ptr32(v)
             if _WIDE:
-                target = ptr32(out + at)
+                target = ptr32(text if text else out + at)
                 turns = n >> 7
                 while turns:
                     s += (
@@ -2074,6 +2181,8 @@ def output(source: ptr32, target: ptr32, objects, slot: int) -> int:
                     s += last[0] | last[1] << 8
                 if k & 1:
                     s += last[k & 2]
+            elif text:
+                s = int(add(objects[O_SND][slot], s, n, head))
             else:
                 s = int(add(objects[O_FRAMES][c[C_RX_COUNT] + i], s, n, at))
         total = at - 34 + n
@@ -2092,13 +2201,23 @@ def output(source: ptr32, target: ptr32, objects, slot: int) -> int:
             c[C_LOOPED] = 14 + total
         else:
             # send(), which would cost a call
-            d[1] = 14 + total
-            h = ptr16(d)
-            h[0] = 0
-            h[1] = _TX_OWN_LS_FS_TCH
+            k = _TX_OWN_LS_FS
             i += 1
             if i == c[C_TX_COUNT]:
                 i = 0
+                k = _TX_OWN_LS_FS | _TX_TER
+            if text:
+                d[1] = at | n << 16
+                d[3] = text
+                text = text >> 16 >> 16  # as in point(); no more than a reserved word of the descriptor
+                d[4] = text if text > 0 else 0
+            else:
+                d[1] = 14 + total
+                d[3] = c[C_TX_RING] + (i << 5)
+                k = _TX_OWN_LS_FS_TCH
+            h = ptr16(d)
+            h[0] = 0
+            h[1] = k
             c[C_TX_NEXT] = i
             c[C_TX_QUEUED] = c[C_TX_QUEUED] + 1
             c[C_FRAMES_OUT] = c[C_FRAMES_OUT] + 1
@@ -2687,7 +2806,7 @@ def bind(stack):
         left = FRAMES_A_POLL
         while True:
             if c[C_DMA]:
-                objects[O_DMA](words, objects)
+                objects[O_DMA]()
             ring = ptr32(c[C_RX_RING] | c[C_RX_RING + 1] << 32)
             if ring[c[C_RX_NEXT] << 3] >> 31 & 1:
                 break

@@ -539,12 +539,13 @@ def push(source: ptr32, target: ptr32, data, objects) -> int:
     if k < 60:
         k = 60
     d[1] = k
-    h = ptr16(d)
-    h[0] = 0
-    h[1] = _TX_OWN_LS_FS_TCH
     i += 1
     if i == c[int(C_TX_COUNT)]:
         i = 0
+    d[3] = c[int(C_TX_RING)] + (i << 5)
+    h = ptr16(d)
+    h[0] = 0
+    h[1] = _TX_OWN_LS_FS_TCH
     c[int(C_TX_NEXT)] = i
     c[int(C_FRAMES_OUT)] += 1
     c[int(C_TX_QUEUED)] = 0

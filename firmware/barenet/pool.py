@@ -40,7 +40,7 @@ class Pool:
         """Puts both rings into the state a driver starts from: receive descriptors owned by the DMA, transmit ones by the stack."""
         words = self.words
         words[fast.C_RX_NEXT] = words[fast.C_TX_NEXT] = 0
-        words[fast.C_RX_RETURNED] = words[fast.C_TX_QUEUED] = words[fast.C_TX_FULL] = 0
+        words[fast.C_RX_RETURNED] = words[fast.C_TX_QUEUED] = words[fast.C_TX_FULL] = words[fast.C_GATHER] = 0
         self._point()
         for i in range(self.transmit):
             self.tx_ring[i * DESCRIPTOR_WORDS] = 0

@@ -239,6 +239,24 @@ print(poll(lan, 5000, lambda: not fast.owned_by_dma(pool.rx_ring, 0)))
         assert b.breaches() == ["outside-dma-memory"]
 
 
+def test_after_a_bus_error_text_is_copied_into_frames():
+    """A send buffer may have been what the DMA could not reach."""
+    with board() as b:
+        process = b.start(
+            """
+lan, pool = up()
+print(pool.words[fast.C_GATHER])
+pool.tx_ring[1] = 256 << 16 | 54
+pool.tx_ring[3] = 0x3F800000
+pool.tx_ring[0] = 0xB0000000
+lan.transmit()
+print(poll(lan, 15000, lambda: lan.restarts == 1 and lan.link()), pool.words[fast.C_GATHER])
+"""
+        )
+        assert process.communicate(timeout=30)[0] == "1\nTrue 0\n"
+        assert b.breaches() == ["outside-dma-memory"]
+
+
 def test_the_cable_pulled_and_replugged_a_hundred_times_leaks_no_descriptor():
     with board(timing=replace(FAST, negotiation=0.02)) as b:
         echo = Echo(b)

@@ -334,6 +334,15 @@ def test_a_broken_wire_is_found_by_the_phys_loopback(wire):
         assert "a wire of the RMII" in report.cause("the step “PHY loopback” fails")
 
 
+def test_a_dma_that_takes_one_buffer_of_a_descriptor_only():
+    with board() as b:
+        b.chip.faults.second_buffer = False
+        assert '"gather": false' in dict(walk(b).steps)["loopback"]
+    with board({"gather": False}) as b:
+        b.chip.faults.second_buffer = False
+        assert dict(walk(b).steps)["loopback"] == "ok"
+
+
 def test_an_own_address_with_swapped_words_lets_only_broadcasts_in():
     with board() as b:
         swap = "mem32[0x3FF6A040] = 0x80004eba\nmem32[0x3FF6A044] = 0x02050000\n"
@@ -426,7 +435,7 @@ def test_checksum_insertion_is_seen_in_the_descriptor():
 def test_damaged_frames_are_told_apart(kind, symptom):
     with board() as b:
         process = b.start(WALK % 3000, heap=HEAP, prelude=HURRIED)
-        b.wait(lambda: b.chip.advance() and b.chip.emac.frames_out >= 2 and b.chip.phy.link, 10)
+        b.wait(lambda: b.chip.advance() and b.chip.emac.frames_out >= 4 and b.chip.phy.link, 10)
         b.chip.faults.bad_frames[kind] = 1 << 30
         drizzle = Drizzle(b)
         try:
@@ -474,7 +483,7 @@ def test_a_clock_that_stops_in_the_middle_of_a_reset():
 def test_what_fails_during_the_trial_is_in_its_report(fault, symptom):
     with board() as b:
         process = b.start(WALK % 1500, heap=HEAP, prelude=HURRIED)
-        b.wait(lambda: b.chip.advance() and b.chip.emac.frames_out >= 2 and b.chip.phy.link, 10)
+        b.wait(lambda: b.chip.advance() and b.chip.emac.frames_out >= 4 and b.chip.phy.link, 10)
         setattr(b.chip.faults, fault, False)
         output, _ = process.communicate(timeout=30)
         assert process.returncode == 0, output

@@ -158,9 +158,9 @@ class CPU:
         self.emac.transmit()  # finds nothing, and waits for a poll demand from now on
         return self
 
-    def send(self, frame=FRAME, word0=0xB0100000, demand=True):
+    def send(self, frame=FRAME, word0=0xB0100000, demand=True, size=None):
         self.ram.write(TX_BUFFER, frame)
-        self.descriptor(TX_RING, 0, word0, len(frame), TX_BUFFER, TX_RING + 32)
+        self.descriptor(TX_RING, 0, word0, len(frame) if size is None else size, TX_BUFFER, TX_RING + 32)
         if demand:
             self.write(mac.TXPOLLDEMAND, 0)
         if self.emac.tx_waiting:
@@ -484,10 +484,34 @@ def test_a_sent_frame_needs_a_poll_demand():
         (0xA0100000, 60, "transmit-segments"),
         (0xB4100000, 20, "transmit-runt"),
         (0xB8100000, 60, "transmit-crc"),
+        (0xB0100000, 60 << 16 | 60, "transmit-second-buffer"),
     ],
 )
 def test_a_wrong_transmit_descriptor_is_recorded_by_name(word0, length, rule):
-    assert rules_broken(lambda cpu: cpu.send(bytes(length), word0)) == [rule]
+    assert rules_broken(lambda cpu: cpu.send(bytes(length & 0x1FFF), word0, size=length)) == [rule]
+
+
+def test_a_frame_in_two_buffers_leaves_as_one_and_the_next_descriptor_is_the_one_behind_or_the_first():
+    cpu = CPU().up()
+    cpu.ram.write(TX_BUFFER, FRAME)
+    cpu.descriptor(TX_RING, 0, 0xB0000000, 40 << 16 | 20, TX_BUFFER, TX_BUFFER + 20)
+    cpu.descriptor(TX_RING, 1, 0xB0200000, 30 << 16 | 30, TX_BUFFER, TX_BUFFER + 30)
+    cpu.write(mac.TXPOLLDEMAND, 0)
+    while cpu.emac.transmit():
+        pass
+    assert cpu.sent == [FRAME] * 2 and cpu.word0(TX_RING, 1) == 0x30200000
+    cpu.send()
+    assert cpu.sent == [FRAME] * 3 and cpu.breaches() == []
+
+
+def test_a_second_transmit_buffer_out_of_reach_is_a_bus_error():
+    def action(cpu):
+        cpu.descriptor(TX_RING, 0, 0xB0000000, 40 << 16 | 20, TX_BUFFER, 0x3F800000)
+        cpu.write(mac.TXPOLLDEMAND, 0)
+        cpu.emac.transmit()
+        assert cpu.read(mac.STATUS) & 0x2000 and cpu.read(mac.STATUS) >> 23 & 7 == 3
+
+    assert rules_broken(action) == ["outside-dma-memory"]
 
 
 def test_short_frames_are_padded_in_both_directions():

@@ -125,6 +125,8 @@ def test_descriptors():
     assert pool.tx_ring[0] == pool.tx_ring[8] == 0xB0100000
     assert pool.tx_ring[1] == 60 and pool.tx_ring[9] == 1514
     assert words[fast.C_TX_NEXT] == 1 and words[fast.C_TX_QUEUED] == words[fast.C_FRAMES_OUT] == 3
+    ring = words[fast.C_TX_RING]
+    assert pool.tx_ring[3] == ring + 32 and pool.tx_ring[11] == ring
 
 
 @both

@@ -9,11 +9,25 @@ Nothing sleeps: a stack that waits moves the common clock, and each step polls b
 `pair.tasks`, which are the programs on the other side. A task must not wait itself.
 """
 
+import micropython
 from barenet import fast, stack
 from barenet.stack import Stack
 
 MASK = b"\xff\xff\xff\x00"
 ANY = b"\0\0\0\0"
+
+
+@micropython.viper
+def gather(ring, i: int, frame) -> int:
+    """Puts what lies in the second buffer of a transmit descriptor behind the first one's; returns the frame's length."""
+    d = ptr32(int(ptr32(ring)) + (i << 5))
+    size = d[1] & 0x1FFF
+    n = d[1] >> 16
+    source = ptr8(d[3] | d[4] << 32)
+    target = ptr8(int(ptr8(frame)) + size)
+    for k in range(n):
+        target[k] = source[k]
+    return size + n
 
 
 class Port:
@@ -34,7 +48,7 @@ class Port:
         pool.reset()
         self._fill = self._drain = 0
         self.pool = pool
-        pool.words[fast.C_DMA] = 1
+        pool.words[fast.C_DMA] = pool.words[fast.C_GATHER] = 1
 
     def stop(self):
         self.pool = None
@@ -42,7 +56,7 @@ class Port:
     def poll(self, now):
         pass
 
-    def dma(self, words, objects):
+    def dma(self):
         while self.inbox and self.inbox[0][0] <= self.pair.time and self.pool is not None:
             frame = self.inbox[0][1]
             if not self.take(frame, len(frame)):
@@ -56,9 +70,9 @@ class Port:
         pool = self.pool
         ring = pool.tx_ring
         while fast.owned_by_dma(ring, self._drain):
-            at = self._drain * 8
-            self.pair.carry(self.other, pool.frames[pool.receive + self._drain], ring[at + 1] & 0x1FFF)
-            ring[at] = 0
+            frame = pool.frames[pool.receive + self._drain]
+            self.pair.carry(self.other, frame, gather(ring, self._drain, frame))
+            ring[self._drain * 8] = 0
             self._drain = (self._drain + 1) % pool.transmit
 
     def wait(self, ms):

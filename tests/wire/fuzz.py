@@ -57,7 +57,8 @@ class Fuzz:
         pool = self.wire.stack.pool
         cable = self.wire.cable
         while fast.owned_by_dma(pool.tx_ring, cable.drain):
-            length = pool.tx_ring[8 * cable.drain + 1] & 0x1FFF
+            size = pool.tx_ring[8 * cable.drain + 1]
+            length = (size & 0x1FFF) + (size >> 16)
             assert 42 <= length <= FULL, length
             assert pool.frames[pool.receive + cable.drain][6:12] == MAC
             pool.tx_ring[8 * cable.drain] = 0

@@ -52,6 +52,7 @@ def end():
     """Ends a test: nothing may be left over on any wire."""
     for wire in _wires:
         wire.done()
+    _wires.clear()
 
 
 class Observer:
@@ -84,7 +85,7 @@ class Cable:
     def start(self, pool):
         pool.reset()
         self.pool = pool
-        pool.words[fast.C_DMA] = 1
+        pool.words[fast.C_DMA] = pool.words[fast.C_GATHER] = 1
         self.fill = self.drain = 0
 
     def stop(self):
@@ -93,7 +94,7 @@ class Cable:
     def poll(self, now):
         pass
 
-    def dma(self, words, objects):
+    def dma(self):
         pool = self.pool
         while self.inbox and fast.owned_by_dma(pool.rx_ring, self.fill):
             frame = self.inbox.pop(0)
@@ -107,10 +108,26 @@ class Cable:
     def transmit(self):
         pool = self.pool
         while not self.stuck and fast.owned_by_dma(pool.tx_ring, self.drain):
-            length = pool.tx_ring[8 * self.drain + 1] & 0x1FFF
-            self.wire.frames.append((self.wire.now, bytes(pool.frames[pool.receive + self.drain][:length])))
+            self.wire.frames.append((self.wire.now, self.transmitted()))
             pool.tx_ring[8 * self.drain] = 0
             self.drain = (self.drain + 1) % pool.transmit
+
+    def transmitted(self):
+        """Returns the frame that is next in the transmit ring, of which the text may lie in a send buffer."""
+        pool = self.pool
+        i = 8 * self.drain
+        word = pool.tx_ring[i]
+        size = pool.tx_ring[i + 1]
+        frame = bytes(pool.frames[pool.receive + self.drain][: size & 0x1FFF])
+        last = self.drain == pool.transmit - 1
+        if word == 0xB0100000:
+            assert size < 0x2000 and pool.tx_ring[i + 3] == (pool.words[fast.C_TX_RING] + (0 if last else 4 * i + 32)) & 0xFFFFFFFF
+            return frame
+        assert word == (0xB0200000 if last else 0xB0000000), hex(word)
+        text = bytearray(size >> 16)
+        assert len(text) >= 256
+        fast.copy(text, pool.tx_ring[i + 3] | pool.tx_ring[i + 4] << 32, len(text), 0, 0)
+        return frame + text
 
     def unstick(self):
         """Lets the frames that are stuck leave."""

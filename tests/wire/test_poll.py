@@ -77,7 +77,7 @@ def test_flood_does_not_keep_a_poll_for_ever():
         handled.append(1)
         assert len(handled) < 5000, "the poll does not end"
         wire.cable.inbox.append(packet(TEST, b"flood"))
-        wire.cable.dma(None, None)
+        wire.cable.dma()
 
     wire.ip.handlers[TEST] = handler
     wire.cable.inbox.append(packet(TEST, b"flood"))

@@ -5,7 +5,7 @@ from wire import on_wire
 
 if ON_DEVICE:
     from barenet import fast
-    from rig import ACK, FIN, PSH, another, established, pattern
+    from rig import ACK, BUFFER, FIN, PSH, RST, SYN, another, established, pattern
 
     ETIMEDOUT = 110
 
@@ -423,6 +423,27 @@ def test_what_lies_inside_of_a_window_that_shrank_is_sent_again():
     peer.expect(ACK | PSH, seq=2921, text=pattern(2920, 1460))
     peer.send(ACK, ack=4381)
     assert app.state == "ESTABLISHED" and app.tcb[fast.SND_LEN] == 0
+
+
+@on_wire
+def test_text_that_waits_for_the_dma_leaves_before_its_buffer_goes():
+    wire, peer, app = established()
+    stack = wire.stack
+    stack.enter()
+    app.connection.write(pattern(0, 2920), 0, 2920)
+    app.connection.output(stack.now())
+    app.connection.abort(stack.now())
+    app.connection.close(stack.now())
+    other = wire.peer(5001, 81)
+    connection = stack.tcp.create(BUFFER, BUFFER)
+    connection.connect(other.address, other.port, stack.now(), other.to)
+    fast.copy(stack.tcp.rcv[connection.slot], bytes(BUFFER), BUFFER, 0, 0)  # which may be the other's send buffer
+    stack.leave()
+    wire.settle()
+    peer.expect(ACK, seq=1, text=pattern(0, 1460))
+    peer.expect(ACK | PSH, seq=1461, text=pattern(1460, 1460))
+    peer.expect(RST | ACK, seq=2921)
+    other.expect(SYN, mss=1460)
 
 
 @on_wire

@@ -70,8 +70,9 @@ class EMAC:
 
     config: the board file's content as `barenet deploy` leaves it: "phy" {"type", "address", "mode"}, "mdc", "mdio",
     "ref_clk", "pins", "startup_ms"; "mac" (text) replaces the factory address, "promiscuous" takes every frame,
-    "dma_memory" says where rings and frames lie when the heap is in PSRAM (psram.py). The constructor stops a MAC that
-    an earlier program left running (left_running). Raises OSError(EINVAL) for a config that cannot work.
+    "dma_memory" says where rings and frames lie when the heap is in PSRAM (psram.py), "gather": false that text is copied
+    into them, not sent from the send buffer. The constructor stops a MAC that an earlier program left running
+    (left_running). Raises OSError(EINVAL) for a config that cannot work.
     """
 
     def __init__(self, config):
@@ -87,6 +88,7 @@ class EMAC:
         self._looking = False  # poll() is at work
         self.board = config
         self.found = (0, None, None, 0)  # of the PHY: id, type, name, how it tells its mode
+        self.gather = bool(config.get("gather", "dma_memory" not in config))
         self.groups = ()  # multicast addresses to let through
         self.config = _CONFIG_100_FULL  # the register CONFIG without RE and TE
         self.mode = 0  # speed * 2 + full duplex; 0 while the link is down
@@ -257,7 +259,10 @@ class EMAC:
         deaf = (missed or overflowed or status & _OVF) and waiting and rx == self._rx_before
         self._rx_before = rx
         self._tx_before = tx
-        if status & _FBI or not status & 0x000E0000:
+        if status & _FBI:
+            self.gather = False  # a send buffer may lie where the DMA does not reach
+            return False
+        if not status & 0x000E0000:
             return False
         self._deaf = self._deaf + 1 if stuck or deaf else 0
         return self._deaf < _DEAF_CHECKS

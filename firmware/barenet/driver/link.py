@@ -6,6 +6,7 @@ Register names are those of the ESP32 Technical Reference Manual, chapter Ethern
 
 from errno import EIO
 
+from barenet import fast
 from barenet.driver.registers import get, wait_clear
 from machine import mem32
 from micropython import const
@@ -158,6 +159,7 @@ def _configure(driver, check):
     pool.reset()
     _chain(pool.rx_ring, pool.frames, 0, pool.receive)
     _chain(pool.tx_ring, pool.frames, pool.receive, pool.transmit)
+    pool.words[fast.C_GATHER] = driver.gather
     mem32[_RXBASEADDR] = addressof(pool.rx_ring)
     mem32[_TXBASEADDR] = addressof(pool.tx_ring)
     mem32[_STATUS] = _STATUS_ALL

@@ -293,8 +293,12 @@ class Connection:
     def free_ring(self, rings, at):
         """Takes away the ring that stands in the list `rings` and whose address is in word `at` of the control block."""
         slot = self.slot
-        self.tcp.ring = rings[slot] or self.tcp.ring
-        rings[slot] = None
+        tcp = self.tcp
+        if rings[slot] is not None:
+            tcp.ring = rings[slot]
+            rings[slot] = None
+            if rings is tcp.snd:
+                fast.let_go(tcp.words, tcp.objects)
         self.tcb[at] = 0  # the collector takes it for a pointer
         self.tcb[at + 2] = 0  # its size
 
@@ -402,6 +406,7 @@ class Connection:
             ring = bytearray(n)
         if self.tcb[at + 2]:
             self._fill_ring(ring, rings[self.slot], size)
+            fast.let_go(self.tcp.words, self.tcp.objects)
         self.tcb[size + 1] = 0
         rings[self.slot] = ring
         fast.point(self.tcb, at, ring)

@@ -683,7 +683,13 @@ class EMAC:
             size = word1 & 0x1FFF
             if not self._reachable(buffer, size, 3, "transmit buffer"):
                 return False
-            segments.append((at, word0, memory.read(buffer, size)))
+            piece = memory.read(buffer, size)
+            if not word0 >> 20 & 1 and word1 >> 16 & 0x1FFF and self.chip.faults.second_buffer:
+                size = word1 >> 16 & 0x1FFF
+                if not self._reachable(following, size, 3, "second transmit buffer"):
+                    return False
+                piece += memory.read(following, size)
+            segments.append((at, word0, piece))
             at = self._next(at, word0, following, 20, 21, words[TXBASEADDR])
             if word0 >> 29 & 1:
                 break
@@ -714,6 +720,8 @@ class EMAC:
             breach("transmit-checksum", "TDES0", word0, "CIC: the checksum engine spoils every second packet")
         if not word1 & 0x1FFF:
             breach("transmit-size", "TDES1", word1, "a frame of no bytes")
+        if word0 >> 20 & 1 and word1 >> 16 & 0x1FFF:
+            breach("transmit-second-buffer", "TDES1", word1, "TCH (bit 20) makes word 3 the next descriptor: there is no second buffer")
 
     def _send(self, frame: bytes, word0: int) -> int:
         """Puts a frame on the wire; returns the status bits of word 0."""

@@ -105,6 +105,7 @@ class Faults:
         mdio_busy: the MAC never ends a management frame.
         broken: RMII wires between chip and PHY that are broken, by name ("TXD0", "TX_EN", "TXD1", "RXD0", "RXD1",
             "CRS_DV").
+        second_buffer: False when the transmit DMA takes the first buffer of a descriptor only.
     """
 
     cable: bool = True
@@ -123,3 +124,4 @@ class Faults:
     mdio_low: bool = False
     mdio_busy: bool = False
     broken: list[str] = field(default_factory=list)
+    second_buffer: bool = True

@@ -132,7 +132,8 @@ class Line:
         self.calls += 1
         pool = self.pool
         frame = pool.frames[pool.receive + self.drain]
-        length = pool.tx_ring[8 * self.drain + 1] & 0x1FFF
+        length = pool.tx_ring[8 * self.drain + 1]
+        length = (length & 0x1FFF) + (length >> 16)  # of headers and text
         self.drain = (self.drain + 1) % pool.transmit
         self._pass(length)
         kind = frame[12] << 8 | frame[13]
@@ -144,7 +145,7 @@ class Line:
         elif kind == 0x0800 and frame[23] == 6:
             peer = self.peers.get(frame[36] << 8 | frame[37])
             if peer:
-                peer.input(frame, 14 + (frame[16] << 8 | frame[17]))
+                peer.input(frame, 14 + (frame[16] << 8 | frame[17]))  # which looks at the headers only
         return length
 
     def datagram(self, header, n):
