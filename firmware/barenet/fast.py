@@ -2043,17 +2043,19 @@ def output(source: ptr32, target: ptr32, objects, slot: int) -> int:
 
         # The window we offer never shrinks, and grows only by a step worth telling (RFC 9293 section 3.8.6.2.2).
         scale = t[RCV_SCALE]
-        offer = t[RCV_SIZE] - t[RCV_LEN]
-        if scale:
-            offer -= (1 << scale) - 1  # what rounding up may add
-        if offer > 0xFFFF << scale:
-            offer = 0xFFFF << scale
         old = t[RCV_ADV] - t[RCV_NXT] & _MASK30
         step = t[RCV_MSS]
         if step > t[RCV_SIZE] >> 1:
             step = t[RCV_SIZE] >> 1
-        if offer - old < step:
-            offer = old
+        offer = old
+        if t[RCV_SIZE] - old >= step:
+            offer = t[RCV_SIZE] - t[RCV_LEN]
+            if scale:
+                offer -= (1 << scale) - 1  # what rounding up may add
+            if offer > 0xFFFF << scale:
+                offer = 0xFFFF << scale
+            if offer - old < step:
+                offer = old
         v = offer + (1 << scale) - 1 >> scale
         t[RCV_ADV] = t[RCV_NXT] + (v << scale)
         f[48] = v >> 8
@@ -2481,25 +2483,25 @@ def skip(objects, slot: int, n: int):
 
 
 @micropython.viper
-def push(source: ptr32, target: ptr32, data, connection, words) -> int:
+def push(source: ptr32, target: ptr32, data, connection, objects) -> int:
     """Copies `data` into the send buffer and sends what may leave, with a poll where there is no room, `polls` of them at most.
 
-    push(data, polls, data, connection, words) returns how many bytes were taken. That is fewer when plain Python must wait, or look: for the
-    kind of object, a connection that is not open for writing, observed, or to this board, a ring that must grow. The first arguments have
-    the names and types of what the copying loop uses, as in output().
+    push(data, polls, data, connection, objects) returns -1 when all was taken (a caller would need 400 instructions to find out), else how
+    many bytes. Then plain Python must wait, or look: for the kind of object, a connection that is not open for writing, observed, or to this
+    board, a ring that must grow. The first arguments have the names and types of what the copying loop uses, as in output().
     """
     kind = _type(data)
     if not (kind is _bytes or kind is _bytearray or kind is _memoryview):
         return 0
+    words = objects[O_WORDS]
     c = ptr32(words)
     polls = int(target)
-    objects = connection.tcp.objects
     left = int(_len(data))
     first = int(source)
     end = first + left
     now = 0 - 1
+    slot = int(connection.slot)
     while left:
-        slot = int(connection.slot)  # a callback may have closed the socket
         if slot < 0 or c[C_ENTERED] | c[C_EVERY_FRAME_SLOW]:
             break
         t = ptr32(c[C_TCB] | c[C_TCB + 1] << 32)
@@ -2520,6 +2522,7 @@ def push(source: ptr32, target: ptr32, data, connection, words) -> int:
             polls -= 1
             objects[O_POLL]()
             now = c[C_NOW]
+            slot = int(connection.slot)  # a callback may have closed the socket
             continue
         k = t[SND_HEAD] + t[SND_LEN]
         if k >= size:
@@ -2579,7 +2582,7 @@ def push(source: ptr32, target: ptr32, data, connection, words) -> int:
         if c[C_TX_QUEUED]:
             c[C_TX_QUEUED] = 0
             objects[O_TRANSMIT]()
-    return end - left - first
+    return end - left - first if left else 0 - 1
 
 
 @micropython.viper

@@ -43,6 +43,7 @@ from barenet.fast import (
     SYN_SENT,
     TIME_WAIT,
 )
+from barenet.fast import push as _stream
 from barenet.fast import take as _take
 from barenet.fast_udp import push as _push
 from barenet.fast_udp import receive as _receive
@@ -112,6 +113,7 @@ _RESOLVE = const(30_000)  # ms; the resolver's own tries end well before that
 _RING_FULL = const(5_000)  # ms that a datagram waits for a free transmit descriptor when the socket has no timeout
 _LINE = const(128)
 _PROTOCOLS = {SOCK_STREAM: IPPROTO_TCP, SOCK_DGRAM: IPPROTO_UDP}
+_len = len  # found among the module's own names: 1,700 instructions less, for the interpreter searches the built-in ones one by one
 _REUSE = const(SOL_SOCKET << 16 | SO_REUSEADDR)
 _LINGER = const(SOL_SOCKET << 16 | SO_LINGER)
 _PEER = object()  # what sendto() calls the peer of connect()
@@ -634,9 +636,9 @@ class socket(io.IOBase):
         done = 0
         if self._connection is not None:
             done = self._connection.fill(buffer, n)
-            if done and (done == n or done == len(buffer)):
+            if done and (done == n or done == _len(buffer)):
                 return done
-        elif n and len(buffer):
+        elif n and _len(buffer):
             done = _receive(self._endpoint.words, buffer, buffer, self._endpoint, n)
             if done >= 0:
                 return done
@@ -701,9 +703,9 @@ class socket(io.IOBase):
         earlier datagram found no receiver.
         """
         if self._connection is not None:
-            done = fast.push(data, 1, data, self._connection, self._stack.words)
-            if done > 0:
-                return done
+            done = _stream(data, 1, data, self._connection, self._stack.objects)
+            if done:
+                return done if done > 0 else _len(data)
         else:
             done = self._endpoint
             if done.target is _PEER:
@@ -727,12 +729,12 @@ class socket(io.IOBase):
 
     def sendall(self, data, flags=0):
         """Hands over all of `data`. Raises OSError as send() does; how much was sent before is then not known."""
-        done = 0
-        if self._connection is not None:
-            done = fast.push(data, _POLLS, data, self._connection, self._stack.words)
-            if done and done == len(data):
+        done = self._connection
+        if done is not None:
+            done = _stream(data, _POLLS, data, done, self._stack.objects)
+            if done < 0:
                 return
-        self._sendall(data, flags, done)
+        self._sendall(data, flags, done or 0)
 
     def _sendall(self, data, flags, done):
         # The rest of sendall(): `done` bytes have been handed over.
@@ -782,8 +784,8 @@ class socket(io.IOBase):
         """
         if offset is not None or self._connection is None:
             return self._write(data, offset, n, 0)
-        n = fast.push(data, _POLLS, data, self._connection, self._stack.words)
-        return n if n and n == len(data) else self._write(data, None, None, n)
+        n = _stream(data, _POLLS, data, self._connection, self._stack.objects)
+        return _len(data) if n < 0 else self._write(data, None, None, n)
 
     def _write(self, data, offset, n, done):
         # The rest of write(): `done` bytes have been handed over.
