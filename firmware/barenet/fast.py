@@ -110,8 +110,13 @@ C_NEIGHBOURS = const(55)  # changes when a neighbour has another MAC address, or
 C_DROP_DATAGRAM_FULL = const(56)
 C_KNOWN = const(57)  # slot + 1 of the connection that the segment left to plain Python belongs to; all but Connection.input() is done for it
 C_GATHER = const(58)  # the DMA reads from send buffers, too
-C_WORDS = const(59)
-C_FRAMES = const(59)  # from here on the address of each frame, receive frames first
+C_ECHO = const(59)  # whose pings fast_icmp.py answers, as C_ADDRESS, 0 for nobody's; the first 12 bytes of the answer's frame,
+C_ECHO_MACS = const(60)
+C_ECHO_NEIGHBOURS = const(63)  # C_NEIGHBOURS then,
+C_ECHO_UNTIL = const(64)  # how long that holds,
+C_ECHO_MOST = const(65)  # and the largest packet
+C_WORDS = const(66)
+C_FRAMES = const(66)  # from here on the address of each frame, receive frames first
 
 # Members of `objects`.
 O_FRAMES = const(0)
@@ -131,7 +136,8 @@ O_DATAGRAMS = const(13)  # takes UDP datagrams, once there is an endpoint: fast_
 O_ENDPOINT = const(14)  # the first UDP endpoint's words
 O_POLL = const(15)  # the stack's poll(), and its run(), which ends one
 O_RUN = const(16)
-O_COUNT = const(17)
+O_ECHO = const(17)  # fast_icmp.answer()
+O_COUNT = const(18)
 
 # Control block words.
 STATE = const(0)
@@ -955,6 +961,14 @@ def receive(source: ptr32, target: ptr32, objects, most: int, words) -> int:
                 if n:
                     most -= n
                     continue
+            elif f[23] == 1 and c[C_ECHO] and not c[C_EVERY_FRAME_SLOW]:
+                n = int(objects[O_ECHO](words, objects))
+                if n > 0:
+                    most -= 1
+                    continue
+                if n < 0:
+                    i = 0 - 2
+                    break
             break
         source = ptr32(frame + 14)
         end = 14 + (f[16] << 8 | f[17])

@@ -128,7 +128,7 @@ def receive(source: ptr32, target: ptr32, buffer, endpoint, n: int) -> int:
     asked = n
     taken = 0
     direct = 0
-    while direct == 0:
+    while not direct:
         i = c[int(C_RX_NEXT)]
         d = ptr32((c[int(C_RX_RING)] | c[int(C_RX_RING) + 1] << 32) + (i << 5))
         w = d[0]
@@ -165,7 +165,7 @@ def receive(source: ptr32, target: ptr32, buffer, endpoint, n: int) -> int:
         e = ptr32(c[int(C_ENDPOINT)] | c[int(C_ENDPOINT) + 1] << 32)
         while int(e) and e[E_PORT] != h[18]:
             e = ptr32(e[E_NEXT] | e[E_NEXT + 1] << 32)
-        if int(e) == 0 or (e[E_LOCAL] and e[E_LOCAL] != k):
+        if not int(e) or (e[E_LOCAL] and e[E_LOCAL] != k):
             break
         if e[E_REMOTE_PORT] and (e[E_REMOTE_PORT] != h[17] or e[E_REMOTE] != w):
             break
@@ -176,12 +176,12 @@ def receive(source: ptr32, target: ptr32, buffer, endpoint, n: int) -> int:
         rest = 0
         size = e[E_SIZE]
         v = e[E_HEAD] + e[E_USED]
-        if c[int(C_TAKE_SLOT)] == e[E_SLOT] and n <= c[int(C_TAKE_LEFT)] and e[E_USED] == 0:
+        if c[int(C_TAKE_SLOT)] == e[E_SLOT] and n <= c[int(C_TAKE_LEFT)] and not e[E_USED]:
             direct = 1
             target = ptr32(c[int(C_TAKE_END)] | c[int(C_TAKE_END) + 1] << 32)
         elif size - e[E_USED] < n + 8:
-            e[E_DROPPED] += 1
-            c[int(C_DROP_DATAGRAM_FULL)] += 1
+            e[E_DROPPED] = e[E_DROPPED] + 1
+            c[int(C_DROP_DATAGRAM_FULL)] = c[int(C_DROP_DATAGRAM_FULL)] + 1
             k = 0 - 1
         else:
             ring = e[E_RING] | e[E_RING + 1] << 32
@@ -248,7 +248,7 @@ def receive(source: ptr32, target: ptr32, buffer, endpoint, n: int) -> int:
                         s += ptr16(source)[0] + ptr16(source)[1]
                     target = ptr32(int(target) + 4)
                     source = ptr32(int(source) + 4)
-                if rest == 0:
+                if not rest:
                     break
                 k = rest
                 rest = 0
@@ -280,7 +280,7 @@ def receive(source: ptr32, target: ptr32, buffer, endpoint, n: int) -> int:
                 c[int(C_TAKE_SLOT)] = 0
                 c[int(C_TAKE_LEFT)] = v
             else:
-                e[E_USED] += n + 11 & ~3
+                e[E_USED] = e[E_USED] + (n + 11 & ~3)
         # fast.release()
         d[1] = int(RX_CHAINED_SIZE)
         h = ptr16(d)
@@ -291,11 +291,11 @@ def receive(source: ptr32, target: ptr32, buffer, endpoint, n: int) -> int:
             i = 0
         c[int(C_RX_NEXT)] = i
         taken += 1
-    c[int(C_RX_RETURNED)] += taken
-    c[int(C_FRAMES_IN)] += taken
-    if program == 0:
+    c[int(C_RX_RETURNED)] = c[int(C_RX_RETURNED)] + taken
+    c[int(C_FRAMES_IN)] = c[int(C_FRAMES_IN)] + taken
+    if not program:
         return 0 - 1 if direct else taken
-    if direct == 0:
+    if not direct:
         objects = endpoint.objects
         objects[O_POLL]()
     elif c[int(C_RX_RETURNED)] << 1 >= c[int(C_RX_COUNT)]:
@@ -303,7 +303,7 @@ def receive(source: ptr32, target: ptr32, buffer, endpoint, n: int) -> int:
         objects = endpoint.objects
         objects[O_REFILL]()
     k = c[int(C_TAKE_LEFT)]
-    if k & _TAKEN == 0:
+    if not k & _TAKEN:
         return int(pull(endpoint, buffer, asked, 0))
     if k & _OTHER:
         endpoint.source = 0
@@ -323,7 +323,7 @@ def pull(self, buffer, n: int, peek: int) -> int:
     if n < 0 or n > size:
         n = size
     e = ptr32(self.words)
-    if e[E_USED] == 0:
+    if not e[E_USED]:
         return -1
     ring = self.ring
     r = ptr32(ring)
@@ -342,7 +342,7 @@ def pull(self, buffer, n: int, peek: int) -> int:
     e[E_RECORD] = v
     e[E_RECORD + 1] = k
     k = (k >> 16 & 0xFF) << 8 | k >> 24 & 0xFF
-    if peek == 0:
+    if not peek:
         v = k + 3 & ~3
         e[E_USED] -= v
         v += e[E_HEAD]
@@ -367,9 +367,9 @@ def text(self, n: int):
     As fast.text().
     """
     e = ptr32(self.words)
-    if e[E_USED] == 0:
+    if not e[E_USED]:
         self.objects[O_POLL]()
-    if e[E_USED] == 0:
+    if not e[E_USED]:
         return None
     size = e[E_SIZE]
     head = e[E_HEAD]
@@ -394,7 +394,7 @@ def learn(words, endpoint) -> int:
     c = ptr32(words)
     e = ptr32(endpoint)
     k = c[int(C_TX_NEXT)]
-    if k == 0:
+    if not k:
         k = c[int(C_TX_COUNT)]
     k = int(C_FRAMES) + (c[int(C_RX_COUNT)] + k - 1 << 1)
     w = ptr32(c[k] | c[k + 1] << 32)
@@ -430,7 +430,7 @@ def push(source: ptr32, target: ptr32, data, objects) -> int:
     if n > e[E_MOST] or e[E_NEIGHBOURS] != c[int(C_NEIGHBOURS)] or c[int(C_ENTERED)] or c[int(C_EVERY_FRAME_SLOW)]:
         return -1
     # Whether the neighbour is to be asked again is looked at once for 64 datagrams: the clock costs 400 instructions.
-    if e[E_TEMPLATE + 4] >> 16 & 63 == 0 and (e[E_EXPIRES] - int(objects[O_CLOCK]())) >> 29 & 1:
+    if not e[E_TEMPLATE + 4] >> 16 & 63 and (e[E_EXPIRES] - int(objects[O_CLOCK]())) >> 29 & 1:
         return -1
     i = c[int(C_TX_NEXT)]
     d = ptr32((c[int(C_TX_RING)] | c[int(C_TX_RING) + 1] << 32) + (i << 5))
@@ -531,7 +531,7 @@ def push(source: ptr32, target: ptr32, data, objects) -> int:
     s = (s & 0xFFFF) + (s >> 16)
     s = (s & 0xFFFF) + (s >> 16)
     s = ~((s & 0xFFFF) + (s >> 16)) & 0xFFFF
-    if s == 0:
+    if not s:
         s = 0xFFFF  # 0 means that there is none (RFC 768)
     h[20] = s
     # fast.send()
@@ -547,7 +547,7 @@ def push(source: ptr32, target: ptr32, data, objects) -> int:
     h[0] = 0
     h[1] = _TX_OWN_LS_FS_TCH
     c[int(C_TX_NEXT)] = i
-    c[int(C_FRAMES_OUT)] += 1
+    c[int(C_FRAMES_OUT)] = c[int(C_FRAMES_OUT)] + 1
     c[int(C_TX_QUEUED)] = 0
     objects[O_TRANSMIT]()
     return n

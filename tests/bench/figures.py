@@ -74,6 +74,8 @@ FIGURES = (
     Figure("UDP receive", "recv_into of 1472 bytes", "udp_receive", 8, 8_000),
     Figure("UDP receive, 1 a poll", "the same", "udp_receive", 1),
     Figure("UDP send", "sendto of 1472 bytes", "udp_send", 1, 8_000),
+    Figure("echo", "a ping of 56 bytes answered", "echo", 8),
+    Figure("echo, 1 a poll", "the same", "echo", 1),
     Figure("connect and close", "socket() to close(), the board begins both", "connect_close", 1, 150_000),
     Figure("accept and close", "the peer connects, the board closes", "accept_close", 1, 150_000),
     Figure("idle poll", "nothing to do", "idle_poll", 1, 2_500),

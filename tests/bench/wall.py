@@ -76,15 +76,18 @@ def bare_receive(frames):
     finally:
         lan.stack.leave()
 def bare_send(frames):
+    from array import array
     from barenet.driver import tap
+    from uctypes import addressof
     lan.stack.enter()
     try:
         frame = bytes(6) + b"\\x02\\xba\\x4e\\0\\0\\2\\x88\\xb5" + bytes(1500)
         fd = lan.driver._wait[0]
         write = tap._write
+        pieces = array("I", [addressof(frame) & 0xFFFFFFFF, addressof(frame) >> 32, 1514, 0, 0, 0, 0, 0])  # struct iovec on 64 bits
         start = time.ticks_us()
         for _ in range(frames):
-            write(fd, frame, 1514)
+            write(fd, pieces, 2)
         print(time.ticks_diff(time.ticks_us(), start))
     finally:
         lan.stack.leave()

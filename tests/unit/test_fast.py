@@ -285,7 +285,8 @@ def test_expired_finds_every_timer_that_is_due_and_when_to_look_next():
 def test_the_words_have_numbers_of_their_own():
     addresses = ("C_RX_RING", "C_TX_RING", "C_KEYS", "C_LOOKUP", "C_TCB", "C_TAKE_END", "C_ENDPOINT")  # two words each
     context = [name for name in dir(fast) if name[:2] == "C_" and name not in ("C_WORDS", "C_FRAMES")]
-    numbers = sorted([getattr(fast, name) for name in context] + [getattr(fast, name) + 1 for name in addresses])
+    macs = [fast.C_ECHO_MACS + 1, fast.C_ECHO_MACS + 2]
+    numbers = sorted([getattr(fast, name) for name in context] + [getattr(fast, name) + 1 for name in addresses] + macs)
     assert numbers == list(range(fast.C_WORDS)), numbers
     assert fast.C_FRAMES == fast.C_WORDS
     members = [name for name in dir(fast) if name[:2] == "O_" and name != "O_COUNT"]

@@ -49,7 +49,8 @@ class TAP:
         self.pool = pool
         words = pool.words
         words[fast.C_DMA_RX] = words[fast.C_DMA_TX] = 0
-        words[fast.C_DMA] = self._wait[0] + 1
+        words[fast.C_DMA] = 1
+        fd = self._wait[0]
         words[fast.C_GATHER] = 1
         frames = pool.frames
         # What these find as variables of a closure would as attributes and globals cost transmit() 600 instructions more, dma() 300.
@@ -64,7 +65,7 @@ class TAP:
             i = c[int(fast.C_DMA_RX)]
             d = ptr32(ring + (i << 5))
             while d[0] >> 31 & 1:
-                length = int(read(c[int(fast.C_DMA)] - 1, frames[i], fast.FRAME_SIZE))
+                length = int(read(fd, frames[i], fast.FRAME_SIZE))
                 if length <= 0:
                     break
                 # As the DMA marks a good frame: length with FCS, first and last descriptor.
@@ -78,7 +79,7 @@ class TAP:
         @micropython.viper
         def transmit():
             c = ptr32(words)
-            if c[int(fast.C_DMA)] == 0:
+            if not c[int(fast.C_DMA)]:
                 return
             ring = c[int(fast.C_TX_RING)] | c[int(fast.C_TX_RING) + 1] << 32
             i = c[int(fast.C_DMA_TX)]
@@ -97,7 +98,7 @@ class TAP:
                     p[1] = d[1] & 0x1FFF
                     p[2] = d[3]
                     p[3] = d[1] >> 16
-                if int(write(c[int(fast.C_DMA)] - 1, pieces, 2)) < 0:
+                if int(write(fd, pieces, 2)) < 0:
                     self.write_errors = int(self.write_errors) + 1
                 d[0] = 0
                 i += 1

@@ -272,6 +272,25 @@ def udp_receive(burst):
     twice(8, prepare, run)
 
 
+def echo(burst):
+    """Echo requests of ping's usual size, 56 bytes, answered."""
+    stack = up(burst)[1]
+
+    def prepare(n):
+        for i in range(n):
+            line.echo(i, 56)
+
+    def run(n):
+        for _ in range(n // burst):
+            stack.poll()
+
+    line.echo(0, 56)
+    while not line.echoes:
+        stack.poll()
+    twice(8, prepare, run, locked=False)
+    assert not line.pending() and (flag or line.echoes == 1 + 8 + 8 + 8 + 16)
+
+
 def udp_send(burst):
     from line import HOST
 

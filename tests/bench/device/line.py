@@ -47,6 +47,7 @@ class Line:
         self.all = []
         self.sources = []  # called when the board may find more frames
         self.datagrams = 0  # received from the board
+        self.echoes = 0
         self.fill = self.drain = 0
         self.pool = None
         self._kept = []
@@ -142,6 +143,9 @@ class Line:
             self.put(42)
         elif kind == 0x0800 and frame[23] == 17:
             self.datagrams += 1
+        elif kind == 0x0800 and frame[23] == 1 and frame[34] == 0:
+            assert fast.add(frame, 0, length - 34, 34) == 0xFFFF
+            self.echoes += 1
         elif kind == 0x0800 and frame[23] == 6:
             peer = self.peers.get(frame[36] << 8 | frame[37])
             if peer:
@@ -154,6 +158,18 @@ class Line:
         fast.copy(frame, _HEADER, 34, 0, 0)
         fast.copy(frame, header, 8, 34, 0)
         self.put(finish(frame, 42 + n, 17, 40))
+
+    def echo(self, number, n):
+        """Sends an echo request with n bytes of data to the board."""
+        frame = self.frame()
+        fast.copy(frame, _HEADER, 34, 0, 0)
+        frame[34] = 8
+        frame[35] = frame[38] = frame[39] = 0
+        frame[40] = number >> 8
+        frame[41] = number & 255
+        length = finish(frame, 42 + n, 1, 36)
+        check(frame, 36, 0, 8 + n, 34)  # no pseudo header
+        self.put(length)
 
 
 class Peer:
