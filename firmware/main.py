@@ -1,10 +1,12 @@
 # Brings the network up and leaves `lan` (and `nic`, the name MicroPython's own tests look for) at the prompt.
 import gc
 
-import barenet
-
-# Collecting early keeps what lives long together: otherwise it ends up scattered among garbage, and no large buffer fits between.
+# Collecting early keeps what lives long together: otherwise it ends up scattered among garbage, and no large buffer fits between. And the heap
+# need not grow while barenet is imported, which would take the executable RAM that its machine code needs.
 gc.threshold(16384)
+
+import barenet  # noqa: E402
+
 try:
     nic = lan = barenet.LAN()  # for lan.doctor(), should it not come up
     barenet.up()

@@ -229,7 +229,7 @@ def run(console: Console, driver: str | None, pause: float) -> None:
 
 def _walk(tour: Tour, board: VirtualBoard, page: bytes) -> None:
     tour.chapter("driver and layers", "The LAN driver takes over the adapter: a pool of frames, a ring for each direction, and the layers above them.")
-    tour.type("import barenet, gc, time; gc.threshold(16384); lan = barenet.LAN()")
+    tour.type("import gc, time; gc.threshold(16384); import barenet; lan = barenet.LAN()")
     tour.type('from barenet import trace; trace.on(style="json", stack=lan.stack)')
 
     tour.chapter("our own address (DHCP)", "The board shouts into the network: who can give me an address? A real dnsmasq answers.")

@@ -24,7 +24,7 @@ from host_tools.virtual_board import interpreter
 HEAP = 160 * 1024
 
 # Bytes: what must hold today, and the target where there is one. One is lowered as the other comes near; a guard never goes up unnoticed.
-GUARDS = {"LAN up": 59_000, "its code": 35_900, "with socket": 72_000, "code with socket": 48_800, "connection": 600}
+GUARDS = {"LAN up": 59_300, "its code": 36_200, "with socket": 72_300, "code with socket": 49_100, "connection": 600}
 TARGETS = {"LAN up": 64 * 1024, "its code": 36 * 1024, "connection": 600}
 
 _BUFFER = 5840  # the receive buffer of a connection, the program's to size; the send buffer comes with the first write

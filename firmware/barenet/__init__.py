@@ -7,6 +7,8 @@
 
 import sys
 
+# Machine code first: it needs executable RAM, and of that a heap that grows leaves some hundred bytes.
+from barenet import fast, fast_icmp, fast_udp  # noqa: F401
 from barenet.lan import LAN
 
 __version__ = "0.1.0"

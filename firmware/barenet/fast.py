@@ -2774,6 +2774,20 @@ def resume(words, objects, now: int) -> int:
     return left
 
 
+def poll_demand(driver, mem32, register):
+    """Returns the EMAC's function that lets the DMA look at its descriptors again: it writes 0 to a register, while the driver runs.
+
+    It stands here because all machine code is loaded first, see barenet/__init__.py.
+    """
+
+    @micropython.viper
+    def demand():
+        if driver.running:
+            mem32[register] = 0
+
+    return demand
+
+
 def bind(stack):
     """Returns the functions poll, enter, leave and flush of a stack (see there).
 

@@ -1,4 +1,4 @@
-"""The fast path of ping: answers to whoever was answered last, in viper. Loaded with the first echo request.
+"""The fast path of ping: answers to whoever was answered last, in viper.
 
 A ping through all layers takes 82,000 instructions; 1,500 of them a second would take more than half of the processor. So plain Python answers
 one a second, which looks after route and neighbour, and what it sent tells this module how to answer the others.

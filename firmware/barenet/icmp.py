@@ -7,13 +7,12 @@ it. Errors and requests of our own are seldom: icmp_errors.py and echo.py are lo
 
 import os
 
-from barenet import fast, late, ticks
+from barenet import fast, fast_icmp, late
 from barenet.ip import ANY
 from micropython import const
 
 _ICMP = const(1)
 _HEADER = const(8)
-_AGAIN = const(10_000)  # ms until memory is looked for again
 _IP = const(14)  # offset of the IP header in a frame
 
 _ECHO_REPLY = const(0)
@@ -45,8 +44,8 @@ class ICMP:
         self.refilled = None
         self._random = random
         self._echoes = None
-        self._fast = self._again = None
         ip.handlers[_ICMP] = self._receive
+        ip.link.pool.objects[fast.O_ECHO] = fast_icmp.answer
         ip.errors[_ICMP] = self.failed
 
     def echo(self, destination, now, size=56, ttl=64):
@@ -116,7 +115,7 @@ class ICMP:
             sent = words[fast.C_FRAMES_OUT]
             self.reply(source, frame[start + _HEADER : end], now, destination, frame[_IP + 1])
             if words[fast.C_FRAMES_OUT] - sent == 1:
-                self._hurry(source, words, now)
+                fast_icmp.learn(words, source, self.ip.path_mtu(source), now)
         elif kind == _ECHO_REPLY and frame[start + 1] == 0:
             if self._echoes is None:
                 drops["no request"] += 1
@@ -126,18 +125,6 @@ class ICMP:
             late.load("icmp_errors").take(self, frame, start, end, source, now)
         else:
             drops["type"] += 1
-
-    def _hurry(self, source, words, now):
-        # Lets fast_icmp.py answer `source` for a second, if there is room for it.
-        if self._fast is None and (self._again is None or ticks.reached(now, self._again)):
-            self._again = ticks.add(now, _AGAIN)
-            try:
-                self._fast = late.load("fast_icmp")
-                self.ip.link.pool.objects[fast.O_ECHO] = self._fast.answer
-            except MemoryError:
-                pass
-        if self._fast is not None:
-            self._fast.learn(words, source, self.ip.path_mtu(source), now)
 
     def failed(self, code, destination, header, now, source=None):
         """Take an error about a request of ours, see `IP.errors`."""

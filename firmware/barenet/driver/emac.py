@@ -84,6 +84,8 @@ class EMAC:
         )
         stop_dma()
         self.running = False
+        self.refill = fast.poll_demand(self, mem32, _RXPOLLDEMAND)  # a receiver that found no descriptor stays suspended without
+        self.transmit = fast.poll_demand(self, mem32, _TXPOLLDEMAND)
         self.pool = None
         self._looking = False  # poll() is at work
         self.board = config
@@ -276,18 +278,6 @@ class EMAC:
         if not mem32[_BUSMODE] & _SWR:
             mem32[_OPMODE] = 0
             mem32[_BUSMODE] = _SWR
-
-    @micropython.viper
-    def refill(self):
-        """Receive poll demand: a receiver that found no descriptor stays suspended without."""
-        if self.running:
-            mem32[_RXPOLLDEMAND] = 0
-
-    @micropython.viper
-    def transmit(self):
-        """Transmit poll demand."""
-        if self.running:
-            mem32[_TXPOLLDEMAND] = 0
 
     def wait(self, ms):
         """Sleeps until the DMA has given a frame, at most `ms`.
