@@ -73,7 +73,7 @@ def test_sources_and_back(board, first):
     compiled = len(list(board.fs.rglob("*.mpy")))
     result = deployed(board, "--source")
     viper = {path.name for path in board.fs.rglob("*.mpy")}
-    assert viper == {"fast.mpy", "fast_udp.mpy", "emac.mpy", "tap.mpy"} and len(result["removed"]) == compiled - len(viper)
+    assert viper == {"fast.mpy", "fast_icmp.mpy", "fast_udp.mpy", "tap.mpy"} and len(result["removed"]) == compiled - len(viper)
     assert barenet(board, "exec", "import barenet; print(barenet.__file__)").stdout == "barenet/__init__.py\n"
     assert len(deployed(board)["removed"]) == compiled - len(viper)
 
