@@ -3,7 +3,8 @@
 100BASE-TX leaves an ESP32 29,500 cycles for each full segment; one call of a plain Python method costs 1,200 of them. So the work of a
 segment that belongs to an open connection (header checks, checksum, acknowledgement, window, copy, the ACK or the next segments that follow
 from it) is done here, from the receive ring to the receive buffer and from the send buffer to the transmit ring, without an allocation and
-without coming back to bytecode. Whatever is rare (handshake, FIN, RST, options, other protocols, bad input) is handed to plain Python.
+without coming back to bytecode. So is what nearly every connection begins and ends with, as long as nobody observes it: the answers of a handshake, and the
+states that follow the FINs. Whatever is rare (RST, unusual handshakes, options, other protocols, bad input) is handed to plain Python.
 
 This module knows words, not layers: it imports nothing, and every other module takes the names of the words from here.
 
@@ -46,6 +47,9 @@ CLOSE_WAIT = const(7)
 CLOSING = const(8)
 LAST_ACK = const(9)
 TIME_WAIT = const(10)
+# By state, the one that follows on the ACK of our FIN, and behind these, from STATES on, on the peer's FIN (see tcp/states.py).
+AFTER = b"\0\1\2\3\4\6\6\7\x0a\0\x0a" b"\0\1\2\3\7\x08\x0a\7\x08\x09\x0a"
+STATES = const(11)
 
 # TCP header flags.
 FIN = const(0x01)
@@ -69,7 +73,7 @@ C_SEGMENT = const(9)  # offset of the TCP header of the segment in hand
 C_SEGMENT_END = const(10)
 C_OUTPUT = const(11)  # slot + 1 of the connection that has FLAG_OUTPUT set, or SEVERAL
 C_NEXT_TIMER = const(12)  # no connection timer expires before this time
-C_SETTLE = const(13)  # plain Python must look at some connection: FIN_IN, FIN_ACKED or ROUND is set
+C_SETTLE = const(13)  # settle() must look at a connection: FIN_IN, FIN_ACKED or ROUND is set. 1: at some, else its slot + 2
 C_NOW = const(14)  # the last time seen
 C_CLOCK = const(15)  # the same in 32 bits, for timestamps: ticks wrap earlier
 C_BETA = const(16)  # congestion control: what is left of the window after a loss, of 1024
@@ -108,7 +112,8 @@ C_ENDPOINT = const(52)  # address of the first UDP endpoint's words (see fast_ud
 C_BROADCAST = const(54)  # our network's broadcast address, as C_ADDRESS
 C_NEIGHBOURS = const(55)  # changes when a neighbour has another MAC address, or all are forgotten
 C_DROP_DATAGRAM_FULL = const(56)
-C_KNOWN = const(57)  # slot + 1 of the connection that the segment left to plain Python belongs to; all but Connection.input() is done for it
+C_KNOWN = const(57)  # slot + 1 of the connection that the segment left to plain Python belongs to; all but Connection.input() is done for it.
+# SEVERAL: it belongs to none, and its IP header has been looked at.
 C_GATHER = const(58)  # the DMA reads from send buffers, too
 C_ECHO = const(59)  # whose pings fast_icmp.py answers, as C_ADDRESS, 0 for nobody's; the first 12 bytes of the answer's frame,
 C_ECHO_MACS = const(60)
@@ -122,7 +127,7 @@ C_FRAMES = const(66)  # from here on the address of each frame, receive frames f
 O_FRAMES = const(0)
 O_RX_RING = const(1)
 O_TX_RING = const(2)
-O_LOOKUP = const(3)  # open-addressed hash table of 256 bytes: 0 empty, else slot + 1
+O_LOOKUP = const(3)  # open-addressed hash table of 256 bytes, 0 empty, else slot + 1, and how many are not
 O_KEYS = const(4)  # two words a slot: remote address, ports, as they stand in a received frame
 O_TCBS = const(5)  # lists, indexed by slot
 O_RCV = const(6)
@@ -137,7 +142,11 @@ O_ENDPOINT = const(14)  # the first UDP endpoint's words
 O_POLL = const(15)  # the stack's poll(), and its run(), which ends one
 O_RUN = const(16)
 O_ECHO = const(17)  # fast_icmp.answer()
-O_COUNT = const(18)
+O_CONNECTIONS = const(18)  # Connection objects by slot, None where it is free
+O_FREE = const(19)  # stands for the control block of a free slot
+O_RING = const(20)  # of the connection that closed last, for the next one: until the stack looks at its slow timers
+O_TIME_WAITS = const(21)  # the table of time_wait.py, once there are some to put in
+O_COUNT = const(22)
 
 # Control block words.
 STATE = const(0)
@@ -168,7 +177,7 @@ RTTVAR = const(24)  # ms * 4
 RTO = const(25)  # ms
 RETRIES = const(26)
 RTX_AT = const(27)  # what FLAG_RTX, FLAG_PERSIST, FLAG_REORDER or FLAG_TAIL waits for
-ACK_AT = const(28)  # delayed ACK timer
+ACK_AT = const(28)  # delayed ACK timer: expired() looks at these three one after the other
 WAIT_AT = const(29)  # connect, keep, TIME_WAIT … whatever the state waits for
 PSEUDO_SUM = const(30)  # halfword sum of addresses and protocol
 SEGMENTS_IN = const(31)
@@ -217,6 +226,8 @@ SND_RING_SIZE = const(81)
 TEMPLATE = const(82)  # the first 40 bytes of each frame: Ethernet, IP, ports; its IP identification is the last one's
 RECORDS = const(92)  # two words a record: the end of a segment, and when it was sent (29 bits) with R_… bits below
 TCB_WORDS = const(92)
+IPV4 = const(0x00450008)  # EtherType, version, length and type of service, as they stand in the template
+TCP_DF = const(0x06400040)  # DF, TTL 64, TCP
 CONTROL = const(76)  # bytes that the frame of a segment without text may take, in words
 
 R_SACKED = const(1)
@@ -265,9 +276,11 @@ FRAMES_A_POLL = const(64)  # a flood must not keep the program from running
 SOON = const(16)  # C_SLOW_AT and C_DRIVER_AT lie less than 2**16 ms ahead, else they have passed
 _BURSTS_A_POLL = const(16)  # of transmit frames
 ACK_DELAY = const(40)  # ms
+TIME_WAIT_MS = const(60_000)  # 2 MSL with the 30 s of common practice; as long an end of ours that nobody owns waits for the peer's FIN
+TIME_WAIT_ENTRIES = const(200)  # entries in the table of time_wait.py, and the words of one
+TIME_WAIT_WORDS = const(7)
 RTO_MIN = const(200)  # ms
 RTO_MAX = const(60000)
-_RTO_INITIAL = const(1000)  # ms, RFC 6298 section 2.1
 _RTO_AFTER_SYN_LOSS = const(3000)  # ms, RFC 6298 section 5.7
 MSS_DEFAULT = const(536)  # when the peer names none (RFC 9293 3.7.1)
 MSS_OURS = const(1460)  # MTU 1500 - 40
@@ -490,13 +503,14 @@ def lookup(objects, frame, at: int) -> int:
     p = ptr16(f + at)
     address = a[0] | a[1] << 16
     ports = p[0] | p[1] << 16
-    keys = ptr32(objects[O_KEYS])
+    keys = int(ptr32(objects[O_KEYS]))
     table = ptr8(objects[O_LOOKUP])
     x = address ^ ports
     i = (x ^ x >> 8 ^ x >> 16 ^ x >> 24) & 255
-    while table[i]:
+    while table[i] and ports:
         k = table[i] - 1
-        if keys[k << 1] == address and keys[(k << 1) + 1] == ports:
+        w = ptr32(keys + (k << 3))
+        if w[0] == address and w[1] == ports:
             return k
         i = (i + 1) & 255
     return -1
@@ -510,100 +524,55 @@ def number(frame, at: int) -> uint:
 
 
 @micropython.viper
-def find(table, end: int, step: int, frame, at: int) -> int:
-    """Looks for the key of the segment at frame[at:] (see lookup) in entries of `step` words; returns the entry's number or -1."""
+def find(table, frame, at: int) -> int:
+    """Looks for the key of the segment at frame[at:] (see lookup) in time_wait.py's table; returns where its entry begins, or 0."""
     f = int(ptr8(frame))
     a = ptr16(f + 26)
     p = ptr16(f + at)
     address = a[0] | a[1] << 16
     ports = p[0] | p[1] << 16
     w = ptr32(table)
-    i = 0
+    end = w[0]
+    i = 1
     while i < end:
         if not address ^ w[i] and not ports ^ w[i + 1]:
-            return int(i // step)
-        i += step
-    return -1
+            return i
+        i += TIME_WAIT_WORDS
+    return 0
 
 
 @micropython.viper
-def remember(table, at: int, keys, slot: int, tcb):
-    """Writes the entry table[at:] of time_wait.py for a connection: what is left of it in TIME_WAIT."""
-    w = ptr32(int(ptr32(table)) + (at << 2))
-    k = ptr32(int(ptr32(keys)) + (slot << 3))
-    t = ptr32(tcb)
-    w[0] = k[0]
-    w[1] = k[1]
-    w[2] = t[SND_NXT]
-    w[3] = t[RCV_NXT]
-    w[4] = t[TS_RECENT]
-    w[5] = t[TS_OFFSET] | 1 if t[FLAGS] & FLAG_TS else 0
-    w[6] = t[WAIT_AT]
-
-
-@micropython.viper
-def move_words(table, to: int, start: int, n: int):
-    """Moves n words of the table from `start` down to `to`."""
-    w = ptr32(table)
-    i = 0
-    while i < n:
-        w[to + i] = w[start + i]
-        i += 1
-
-
-@micropython.viper
-def index(objects, slot: int, end: int):
-    """Puts the keys of slots `slot` to end - 1 into the hash table, which slot -1 makes anew; a slot whose ports are 0 is not in use."""
-    keys = ptr32(objects[O_KEYS])
+def index(objects, slot: int) -> int:
+    """Lets the segments of a slot be found by its key. Returns how many entries of the hash table are in use: see tcp.connection.tidy()."""
+    keys = ptr32(int(ptr32(objects[O_KEYS])) + (slot << 3))
     table = ptr8(objects[O_LOOKUP])
-    if slot < 0:
-        words = ptr32(objects[O_LOOKUP])
-        while slot < 63:
-            slot += 1
-            words[slot] = 0
-        slot = 0
-    while slot < end:
-        if keys[(slot << 1) + 1]:
-            x = keys[slot << 1] ^ keys[(slot << 1) + 1]
-            i = (x ^ x >> 8 ^ x >> 16 ^ x >> 24) & 255
-            while table[i]:
-                i = (i + 1) & 255
-            table[i] = slot + 1
-        slot += 1
+    x = keys[0] ^ keys[1]
+    i = (x ^ x >> 8 ^ x >> 16 ^ x >> 24) & 255
+    while table[i]:
+        i = (i + 1) & 255
+    table[i] = slot + 1
+    i = table[256] + 1
+    table[256] = i
+    return i
 
 
 @micropython.viper
-def clock(words, now: int):
-    """Brings C_CLOCK up to `now`."""
-    c = ptr32(words)
-    passed = now - c[C_NOW] & _MASK30
-    if not passed >> 29:
-        c[C_CLOCK] = c[C_CLOCK] + passed
-        c[C_NOW] = now
-
-
-@micropython.viper
-def key(secret, local, remote):
-    """Puts two ends, (address of 4 bytes, port) each, where they stand in a received frame: behind the 22 bytes of `secret` that are secret."""
-    s = ptr8(int(ptr8(secret)) + 22)
-    a = ptr8(local[0])
-    b = ptr8(remote[0])
-    local_port = int(local[1])
-    remote_port = int(remote[1])
-    i = 0
-    while i < 4:
-        s[i] = a[i]
-        s[4 + i] = b[i]
-        i += 1
-    s[8] = remote_port >> 8
-    s[9] = remote_port
-    s[10] = local_port >> 8
-    s[11] = local_port
+def key(secret, local, local_port: int, remote, port: int):
+    """Puts two ends, an address of 4 bytes and a port each, where they stand in a received frame: behind the 22 bytes of `secret` that are secret."""
+    s = ptr16(int(ptr8(secret)) + 22)
+    a = ptr16(local)
+    s[0] = a[0]
+    s[1] = a[1]
+    a = ptr16(remote)
+    s[2] = a[0]
+    s[3] = a[1]
+    s[4] = port >> 8 | port << 8
+    s[5] = local_port >> 8 | local_port << 8
 
 
 @micropython.viper
 def address(tcb, mac, secret):
-    """Makes the header template of a control block and its PSEUDO_SUM. TTL and TOS stay what they are.
+    """Writes the ends of a connection into the header template of its control block, and PSEUDO_SUM.
 
     mac: ours, 6 bytes. secret: see key().
     """
@@ -614,10 +583,6 @@ def address(tcb, mac, secret):
     h[3] = m[0]
     h[4] = m[1]
     h[5] = m[2]
-    h[6] = 0x0008
-    h[7] |= 0x45
-    h[10] = 0x0040  # DF
-    h[11] |= 0x0600
     h[13] = p[0]
     h[14] = p[1]
     h[15] = p[2]
@@ -628,51 +593,110 @@ def address(tcb, mac, secret):
 
 
 @micropython.viper
-def enlist(objects, slot: int, secret):
-    """Lets segments with the key of key() be found in a slot."""
-    k = ptr32(int(ptr32(objects[O_KEYS])) + (slot << 3))
-    s = ptr16(int(ptr8(secret)) + 26)
-    k[0] = s[0] | s[1] << 16
-    k[1] = s[2] | s[3] << 16
-    index(objects, slot, slot + 1)
+def place(tcp, connection, mac, n: int) -> int:
+    """Gives a connection with a slot its header template (see address()), its entry in the hash table, and the ring that is kept when it has n bytes.
 
-
-@micropython.viper
-def create(tcb, rcvbuf: int, sndbuf: int, records: int):
-    """Sets what a new control block begins with."""
+    Returns how many entries of the hash table are in use.
+    """
+    objects = tcp.objects
+    secret = tcp.secret
+    slot = int(connection.slot)
+    tcb = connection.tcb
+    objects[O_CONNECTIONS][slot] = connection
+    objects[O_TCBS][slot] = tcb
+    address(tcb, mac, secret)
     t = ptr32(tcb)
-    t[RECORD_SIZE] = records
-    t[RCV_SIZE] = rcvbuf
-    t[SND_SIZE] = sndbuf
-    t[TEMPLATE + 5] = 64 << 16  # TTL
-    t[SND_MSS] = MSS_DEFAULT
-    t[RCV_MSS] = MSS_OURS
-    t[RTO] = _RTO_INITIAL
-    t[SSTHRESH] = CWND_MAX
+    k = ptr32(int(ptr32(objects[O_KEYS])) + (slot << 3))
+    s = ptr16(int(ptr8(secret)) + 22)
+    k[0] = s[2] | s[3] << 16
+    k[1] = s[4] | s[5] << 16
+    ring = objects[O_RING]
+    if ring and int(_len(ring)) == n:
+        objects[O_RING] = None
+        objects[O_RCV][slot] = ring
+        point(tcb, RCV_RING, ring)
+        t[RCV_RING_SIZE] = n
+    return int(index(objects, slot))
 
 
 @micropython.viper
-def hide(tcb, numbers):
-    """Takes from a keyed hash what nobody may guess: ISS, until it gets its value (RFC 6528 section 3), and TS_OFFSET, whose low byte stays 0."""
+def free_rings(objects, slot: int):
+    """Takes away the rings that have done their work: the receive buffer's when nobody reads any more, the send buffer's when all is confirmed."""
+    t = ptr32(objects[O_TCBS][slot])
+    which = O_RCV
+    at = RCV_RING
+    used = ~t[FLAGS] & FLAG_ORPHAN
+    while which <= O_SND:
+        if not used and t[at + 2]:
+            rings = objects[which]
+            objects[O_RING] = rings[slot]
+            rings[slot] = None
+            t[at] = 0  # the collector takes it for a pointer
+            t[at + 2] = 0
+            if at == SND_RING:
+                let_go(objects[O_WORDS], objects)
+        which += 1
+        at = SND_RING
+        used = t[SND_LEN]
+
+
+@micropython.viper
+def begin(tcb, numbers, now: int, state: int):
+    """Sets what a connection begins with: its state, its numbers, the scale of its window, and what it offers; the peer's SYN takes away what it does not.
+
+    numbers: a keyed hash of the addresses, of which nobody may guess 8 bytes. ISS is a clock of 4 us plus the first four (RFC 6528): 252 steps a
+    millisecond, for with 250 it would jump when the 30 bits of `now` wrap. TS_OFFSET, whose low byte stays 0, is made of the others.
+    """
     t = ptr32(tcb)
     n = ptr32(numbers)
-    t[ISS] = n[0]
-    t[TS_OFFSET] = n[1] << 8
-
-
-@micropython.viper
-def begin(tcb, iss: int):
-    """Sets what a connection begins with: its numbers, the scale of its window, and what it offers; the peer's SYN takes away what it does not."""
-    t = ptr32(tcb)
+    iss = n[0] + now * 252
+    t[STATE] = state
     t[ISS] = iss
     t[SND_UNA] = iss
-    t[SND_NXT] = iss
+    t[SND_NXT] = iss + 1  # the SYN's number is taken
+    t[MIN_RTT] = now  # until there is a round trip: when the SYN left
     t[TEMPLATE + 4] = iss << 16
+    t[TS_OFFSET] = n[1] << 8
+    t[PROGRESS_AT] = now
     t[FLAGS] |= AGREED
     scale = 0
     while t[RCV_SIZE] >> scale > 0xFFFF:
         scale += 1
     t[RCV_SCALE] = scale
+
+
+@micropython.viper
+def synchronise(connection, mac, now: int) -> int:
+    """Sends the SYN or SYN+ACK of a connection to `mac` and starts its timer; returns 0 when the segment is left to TCP.send_control()."""
+    tcp = connection.tcp
+    tcb = connection.tcb
+    objects = tcp.objects
+    words = objects[O_WORDS]
+    c = ptr32(words)
+    t = ptr32(tcb)
+    # The timer first: it must run even when the heap is full and the segment cannot be made.
+    t[FLAGS] |= FLAG_RTX
+    at = now + t[RTO] & _MASK30
+    t[RTX_AT] = at
+    if (at - c[C_NEXT_TIMER]) >> 29 & 1:
+        c[C_NEXT_TIMER] = at
+    i = c[C_TX_NEXT]
+    d = ptr32(objects[O_TX_RING])
+    if not mac or t[FLAGS] & FLAG_LOOP or d[i << 3] >> 31 & 1:
+        return 0
+    h = ptr16(int(t) + (TEMPLATE << 2))
+    m = ptr16(mac)
+    h[0] = m[0]
+    h[1] = m[1]
+    h[2] = m[2]
+    flags = SYN | ACK
+    mss = int(tcp.ip.mtu) - 40
+    if t[STATE] == SYN_SENT:
+        flags = SYN
+        if t[SND_MSS] > mss:
+            t[SND_MSS] = mss
+    send(words, objects, control(words, tcb, objects[O_FRAMES][c[C_RX_COUNT] + i], flags, t[ISS], mss))
+    return 1
 
 
 @micropython.viper
@@ -740,17 +764,33 @@ def expect(words, tcb, offered: int, mss: int):
 
 
 @micropython.viper
-def establish(tcb, frame, start: int, now: int):
-    """Takes from the segment that ends a handshake, its TCP header at frame[start], what transfers begin with: window, round trip, CWND."""
+def establish(words, tcb, frame, start: int, now: int, mss: int) -> int:
+    """Ends a handshake: takes from the segment with its TCP header at frame[start] what transfers begin with, window, round trip, CWND.
+
+    mss: 0, or what the path takes: a SYN is to be read, too, and what has none must have the next number. Returns 0 when a number is wrong.
+    """
     t = ptr32(tcb)
     f = ptr8(int(ptr8(frame)) + start)
+    seq = 0
+    ack = 0
+    k = 4
+    while k < 8:
+        seq = seq << 8 | f[k]
+        ack = ack << 8 | f[k + 4]
+        k += 1
+    if ack ^ t[SND_NXT]:
+        return 0
+    if mss:
+        if f[13] & SYN:
+            expect(words, tcb, syn(tcb, frame, start, start + (f[12] >> 4 << 2)), mss)
+        elif seq ^ t[RCV_NXT]:
+            return 0
     window = f[14] << 8 | f[15]
     if not f[13] & SYN:
         window <<= t[SND_SCALE]  # a SYN's is never scaled (RFC 7323 section 2.2)
     t[SND_WND] = window
     t[MAX_SND_WND] = window
-    t[SND_WL1] = f[4] << 24 | f[5] << 16 | f[6] << 8 | f[7]
-    ack = f[8] << 24 | f[9] << 16 | f[10] << 8 | f[11]
+    t[SND_WL1] = seq
     t[SND_WL2] = ack
     t[SND_UNA] = ack
     t[FACK] = ack
@@ -779,6 +819,61 @@ def establish(tcb, frame, start: int, now: int):
     t[RTO] = rto
     t[RETRIES] = 0
     t[FLAGS] = t[FLAGS] & ~FLAG_RTX
+    t[STATE] = ESTABLISHED
+    return 1
+
+
+@micropython.viper
+def opened(words, objects, k: int, now: int) -> int:
+    """Ends the handshake of connection C_KNOWN with frame k - 1, the SYN+ACK that answers our SYN or a bare ACK of our SYN+ACK.
+
+    Returns 0 for any other segment: Connection.input() takes it.
+    """
+    c = ptr32(words)
+    slot = c[C_KNOWN] - 1
+    if slot < 0 or slot == SEVERAL - 1:
+        return 0
+    tcb = objects[O_TCBS][slot]
+    t = ptr32(tcb)
+    frame = objects[O_FRAMES][k - 1]
+    f = ptr8(frame)
+    flags = f[47] & (FIN | SYN | RST | ACK | URG)
+    if t[STATE] == SYN_SENT:
+        flags ^= SYN
+    elif t[STATE] != SYN_RECEIVED or 34 + (f[46] >> 4 << 2) != c[C_SEGMENT_END]:
+        return 0
+    if flags != ACK or t[FLAGS] & (FLAG_LOOP | FLAG_FIN) or not t[TEMPLATE] or not int(establish(words, tcb, frame, 34, now, t[SND_MSS])):
+        return 0
+    if f[47] & SYN:
+        t[FLAGS] |= FLAG_ACK_NOW
+        output(words, now, objects, slot)
+    else:
+        c[C_SEGMENT] = 34
+        arrive(words, objects, slot, frame, now)
+        connection = objects[O_CONNECTIONS][slot]
+        listener = connection.listener
+        if listener:
+            listener.ready(connection)
+    release(words, objects)
+    return 1
+
+
+@micropython.viper
+def knock(words, objects, frame, mac) -> int:
+    """Returns the port that a SYN of no connection and with a good IP header (C_KNOWN) is for, when its checksum is good, too, else 0."""
+    c = ptr32(words)
+    f = ptr8(frame)
+    h = ptr16(frame)
+    m = ptr16(mac)
+    if f[47] & 0x3F != SYN or h[0] ^ m[0] | h[1] ^ m[1] | h[2] ^ m[2]:
+        return 0
+    n = c[C_SEGMENT_END] - 34
+    if int(add(frame, h[13] + h[14] + h[15] + h[16] + 0x0600 + (n >> 8 | (n & 0xFF) << 8), n, 34)) != 0xFFFF:
+        return 0
+    table = objects[O_TIME_WAITS]
+    if table and int(find(table, frame, 34)):
+        return 0
+    return f[36] << 8 | f[37]
 
 
 @micropython.viper
@@ -796,19 +891,19 @@ def control(words, tcb, frame, flags: int, seq: int, mss: int) -> int:
     f = ptr8(out)
     h = ptr16(out)
     h[25] = h[26] = 0
-    f[38] = seq >> 24
-    f[39] = seq >> 16
-    f[40] = seq >> 8
-    f[41] = seq
     f[47] = flags
     window = t[RCV_SIZE]
+    v = 0
     if flags & ACK:
         window = t[RCV_ADV] - t[RCV_NXT] & _MASK30
         v = t[RCV_NXT]
-        f[42] = v >> 24
-        f[43] = v >> 16
-        f[44] = v >> 8
-        f[45] = v
+    k = 42
+    while k > 38:
+        k -= 1
+        f[k] = seq
+        f[k + 4] = v
+        seq >>= 8
+        v >>= 8
     at = 54
     agreed = t[FLAGS]
     if flags & SYN:
@@ -828,16 +923,15 @@ def control(words, tcb, frame, flags: int, seq: int, mss: int) -> int:
         at += 4
         if agreed & FLAG_TS:
             h[1] = 0x0A08
-            v = c[C_CLOCK] + t[TS_OFFSET]
-            f[4] = v >> 24
-            f[5] = v >> 16
-            f[6] = v >> 8
-            f[7] = v
+            seq = c[C_CLOCK] + t[TS_OFFSET]
             v = t[TS_RECENT] if flags & ACK else 0
-            f[8] = v >> 24
-            f[9] = v >> 16
-            f[10] = v >> 8
-            f[11] = v
+            k = 8
+            while k > 4:
+                k -= 1
+                f[k] = seq
+                f[k + 4] = v
+                seq >>= 8
+                v >>= 8
             at += 8
         else:
             h[1] = 0x0101
@@ -992,6 +1086,8 @@ def receive(source: ptr32, target: ptr32, objects, most: int, words) -> int:
         if slot < 0 or keys[slot << 1] != source[3] or keys[(slot << 1) + 1] != source[5]:
             k = int(lookup(objects, objects[O_FRAMES][i], 34))
             if k < 0:
+                c[C_KNOWN] = SEVERAL
+                c[C_SEGMENT_END] = end
                 break
             if pending | held:
                 i = 0 - 2
@@ -1230,6 +1326,7 @@ def arrive(words, objects, slot: int, frame, now: int) -> int:
     start = at + (f[12] >> 4 << 2)
     n = c[C_SEGMENT_END] - start
     found = 0
+    due = c[C_SETTLE]
     t[SEGMENTS_IN] = t[SEGMENTS_IN] + 1
     t[LAST_ARRIVAL] = now
     state = t[STATE]
@@ -1397,7 +1494,7 @@ def arrive(words, objects, slot: int, frame, now: int) -> int:
         if (t[RCV_ADV] - t[RCV_NXT]) >> 31 & 1:
             t[RCV_ADV] = t[RCV_NXT]
         flags |= FLAG_FIN_IN | FLAG_ACK_NOW
-        c[C_SETTLE] = 1
+        c[C_SETTLE] = 1 if due else slot + 2
     # RFC 9293 section 3.8.6.3: an ACK for at least every second full segment, and within a bounded delay.
     if skip or (t[RCV_NXT] - t[LAST_ACK_SENT] & _MASK30) >= t[RCV_MSS] << 1:
         flags |= FLAG_ACK_NOW
@@ -1845,25 +1942,19 @@ def lose_last(tcb):
         return
     start = t[SND_UNA]
     r = t[RECORD_HEAD]
-    p = ptr32(base + (r << 3))
-    while k > 1:
+    while True:
+        p = ptr32(base + (r << 3))
+        k -= 1
+        if not k:
+            break
         start = p[0]
         r += 1
         if r == t[RECORD_SIZE]:
             r = 0
-        p = ptr32(base + (r << 3))
-        k -= 1
     if not p[1] & (R_SACKED | R_LOST):
         p[1] |= R_LOST
         t[LOST] = t[LOST] + 1
         t[PIPE] = t[PIPE] - (p[0] - start & _MASK30)
-
-
-@micropython.viper
-def tail_sent(tcb):
-    """A tail loss probe has left: its acknowledgement ends the episode."""
-    t = ptr32(tcb)
-    t[TAIL_SEQ] = t[SND_NXT]
 
 
 @micropython.viper
@@ -1872,41 +1963,43 @@ def keep_range(tcb, gap: int, n: int) -> int:
     t = ptr32(tcb)
     start = t[RCV_NXT] + gap
     end = start + n
-    g = ptr32(int(ptr32(tcb)) + (RANGES << 2))
     count = t[OUT_OF_ORDER]
-    i = 0
-    while i < count and (g[(i << 1) + 1] - start) >> 31 & 1:
-        i += 1
-    if i == count or (end - g[i << 1]) >> 31 & 1:
+    first = int(ptr32(tcb)) + (RANGES << 2)
+    last = first + (count << 3)  # behind the last one
+    p = ptr32(first)
+    while int(p) != last and (p[1] - start) >> 31 & 1:
+        p = ptr32(int(p) + 8)
+    if int(p) == last or (end - p[0]) >> 31 & 1:
         if count == RANGES_MAX:
             return 0
-        k = count
-        while k > i:
-            g[k << 1] = g[(k - 1) << 1]
-            g[(k << 1) + 1] = g[((k - 1) << 1) + 1]
-            k -= 1
-        g[i << 1] = start
-        g[(i << 1) + 1] = end
+        while last != int(p):
+            last -= 8
+            q = ptr32(last)
+            q[2] = q[0]
+            q[3] = q[1]
+        p[0] = start
+        p[1] = end
         count += 1
     else:
-        if (start - g[i << 1]) >> 31 & 1:
-            g[i << 1] = start
-        elif not (g[(i << 1) + 1] - end) >> 31 & 1:
+        if (start - p[0]) >> 31 & 1:
+            p[0] = start
+        elif not (p[1] - end) >> 31 & 1:
             t[DSACK_START] = start
             t[DSACK_END] = end
-        if (g[(i << 1) + 1] - end) >> 31 & 1:
-            g[(i << 1) + 1] = end
-        while i + 1 < count and not (end - g[(i + 1) << 1]) >> 31 & 1:
-            if (g[(i << 1) + 1] - g[((i + 1) << 1) + 1]) >> 31 & 1:
-                g[(i << 1) + 1] = g[((i + 1) << 1) + 1]
-            k = i + 1
+        if (p[1] - end) >> 31 & 1:
+            p[1] = end
+        while int(p) + 8 != last and not (end - p[2]) >> 31 & 1:
+            if (p[1] - p[3]) >> 31 & 1:
+                p[1] = p[3]
             count -= 1
-            while k < count:
-                g[k << 1] = g[(k + 1) << 1]
-                g[(k << 1) + 1] = g[((k + 1) << 1) + 1]
-                k += 1
+            last -= 8
+            q = ptr32(int(p) + 8)
+            while int(q) != last:
+                q[0] = q[2]
+                q[1] = q[3]
+                q = ptr32(int(q) + 8)
     t[OUT_OF_ORDER] = count
-    t[RECENT_RANGE] = i
+    t[RECENT_RANGE] = int(p) - first >> 3
     return 1
 
 
@@ -1924,11 +2017,13 @@ def join_ranges(tcb, n: int) -> int:
             more += step & _MASK30
             nxt = g[1]
         count -= 1
-        k = 0
-        while k < count:
-            g[k << 1] = g[(k + 1) << 1]
-            g[(k << 1) + 1] = g[((k + 1) << 1) + 1]
-            k += 1
+        p = g
+        k = count
+        while k:
+            p[0] = p[2]
+            p[1] = p[3]
+            p = ptr32(int(p) + 8)
+            k -= 1
     t[OUT_OF_ORDER] = count
     t[RECENT_RANGE] = 0
     return more
@@ -2336,14 +2431,13 @@ def sack(tcb, frame, at: int) -> int:
                 right = left
         i += 1
         if left != right:
-            f[k] = left >> 24
-            f[k + 1] = left >> 16
-            f[k + 2] = left >> 8
-            f[k + 3] = left
-            f[k + 4] = right >> 24
-            f[k + 5] = right >> 16
-            f[k + 6] = right >> 8
-            f[k + 7] = right
+            j = k + 4
+            while j > k:
+                j -= 1
+                f[j] = left
+                f[j + 4] = right
+                left >>= 8
+                right >>= 8
             k += 8
             most -= 1
     f[0] = 1
@@ -2368,21 +2462,17 @@ def expired(words, objects, start: int, now: int) -> int:
         t = ptr32(tcbs[start])
         flags = t[FLAGS]
         hit = 0
-        if flags & FLAG_TIMERS:
-            if not (now - t[RTX_AT]) >> 29 & 1:
-                hit = 1
-            elif (t[RTX_AT] - c[C_NEXT_TIMER]) >> 29 & 1:
-                c[C_NEXT_TIMER] = t[RTX_AT]
-        if flags & FLAG_ACK_LATER:
-            if not (now - t[ACK_AT]) >> 29 & 1:
-                hit = 1
-            elif (t[ACK_AT] - c[C_NEXT_TIMER]) >> 29 & 1:
-                c[C_NEXT_TIMER] = t[ACK_AT]
-        if flags & FLAG_WAIT:
-            if not (now - t[WAIT_AT]) >> 29 & 1:
-                hit = 1
-            elif (t[WAIT_AT] - c[C_NEXT_TIMER]) >> 29 & 1:
-                c[C_NEXT_TIMER] = t[WAIT_AT]
+        k = RTX_AT
+        runs = flags & FLAG_TIMERS
+        while k <= WAIT_AT:
+            if runs:
+                at = t[k]
+                if not (now - at) >> 29 & 1:
+                    hit = 1
+                elif (at - c[C_NEXT_TIMER]) >> 29 & 1:
+                    c[C_NEXT_TIMER] = at
+            runs = flags & (FLAG_ACK_LATER if k == RTX_AT else FLAG_WAIT)
+            k += 1
         if hit:
             return start
         start += 1
@@ -2390,15 +2480,81 @@ def expired(words, objects, start: int, now: int) -> int:
 
 
 @micropython.viper
-def due(objects, slot: int) -> int:
-    """Returns the first slot from `slot` on whose connection plain Python must look at, or for which something may leave; -1 without one."""
+def settle(words, objects, slot: int, now: int) -> int:
+    """Lets the states of the connections from `slot` on follow what arrive() and acknowledge() have noted: the ACK of our FIN, and the peer's FIN.
+
+    This is tcp/states.py's table, and the end of a connection that nobody owns, in a few steps. Returns -1, or the slot of a connection that is
+    Connection.settle()'s: it is observed, the congestion control wants to look, or it ends in another way.
+    """
+    c = ptr32(words)
     tcbs = objects[O_TCBS]
-    count = int(len(tcbs))
-    while slot < count:
+    end = int(_len(tcbs))
+    due = c[C_SETTLE] - 2
+    c[C_SETTLE] = 0
+    if due >= 0:
+        slot = due
+        end = due + 1
+    while slot < end:
         t = ptr32(tcbs[slot])
-        if t[FLAGS] & (FLAG_FIN_IN | FLAG_FIN_ACKED | FLAG_ROUND) and t[STATE] != TIME_WAIT or t[FLAGS] & (FLAG_OUTPUT | FLAG_ACK_NOW):
-            return slot
+        flags = t[FLAGS]
+        state = t[STATE]
+        after = ptr8(AFTER)
+        if flags & FLAG_FIN_ACKED:
+            state = after[state]
+        if flags & FLAG_FIN_IN:
+            state = after[STATES + state]
+        if state != t[STATE] or flags & FLAG_ROUND:
+            if c[C_EVERY_FRAME_SLOW] or flags & FLAG_ROUND:
+                break
+            at = now + TIME_WAIT_MS & _MASK30
+            if state == TIME_WAIT or not state:
+                if flags & (FLAG_ORPHAN | FLAG_LOOP | FLAG_ACK_NOW) != FLAG_ORPHAN:
+                    break
+                k = ptr32(int(ptr32(objects[O_KEYS])) + (slot << 3))
+                if state == TIME_WAIT:
+                    table = objects[O_TIME_WAITS]
+                    if not table:
+                        break
+                    w = ptr32(table)
+                    i = w[0]
+                    if i == int(_len(table)):
+                        if i < 1 + TIME_WAIT_ENTRIES * TIME_WAIT_WORDS:
+                            break
+                        i -= TIME_WAIT_WORDS
+                        copy(table, table, i - 1 << 2, 4, 4 + 4 * TIME_WAIT_WORDS)  # the oldest makes room
+                    w[0] = i + TIME_WAIT_WORDS
+                    w = ptr32(int(w) + (i << 2))
+                    w[0] = k[0]
+                    w[1] = k[1]
+                    w[2] = t[SND_NXT]
+                    w[3] = t[RCV_NXT]
+                    w[4] = t[TS_RECENT]
+                    w[5] = t[TS_OFFSET] | (flags & FLAG_TS) >> 14
+                    w[6] = at
+                k[0] = 0
+                k[1] = 0
+                t[STATE] = CLOSED
+                t[FLAGS] = FLAG_ORPHAN
+                free_rings(objects, slot)
+                connections = objects[O_CONNECTIONS]
+                connection = connections[slot]
+                connection.slot = -1
+                connections[slot] = None
+                tcbs[slot] = objects[O_FREE]
+                c[C_SLOT] = 0
+                c[C_TCB] = 0
+            else:
+                t[STATE] = state
+                if state == FIN_WAIT_2 and flags & FLAG_ORPHAN:
+                    t[FLAGS] = flags | FLAG_WAIT  # for a peer that never closes
+                    t[WAIT_AT] = at
+                    if (at - c[C_NEXT_TIMER]) >> 29 & 1:
+                        c[C_NEXT_TIMER] = at
+                    free_rings(objects, slot)
         slot += 1
+    if slot < end:
+        c[C_SETTLE] = 1
+        return slot
     return -1
 
 
@@ -2721,31 +2877,6 @@ def fill(self, buffer, n: int) -> int:
 
 
 @micropython.viper
-def write(objects, slot: int, buffer, start: int, n: int) -> int:
-    """Copies at most n bytes from buffer[start:] into the send buffer; returns how many fitted."""
-    t = ptr32(objects[O_TCBS][slot])
-    size = t[SND_RING_SIZE]
-    room = size - t[SND_LEN]
-    if n > room:
-        n = room
-    if n <= 0:
-        return 0
-    tail = t[SND_HEAD] + t[SND_LEN]
-    if tail >= size:
-        tail -= size
-    first = size - tail
-    if first > n:
-        first = n
-    ring = objects[O_SND][slot]
-    copy(ring, buffer, first, tail, start)
-    if n > first:
-        copy(ring, buffer, n - first, 0, start + first)
-    t[SND_LEN] = t[SND_LEN] + n
-    t[FLAGS] = t[FLAGS] | FLAG_OUTPUT
-    return n
-
-
-@micropython.viper
 def resume(words, objects, now: int) -> int:
     """Sends for the connections that have waited for a free transmit descriptor. Returns 1 when one is left to plain Python."""
     c = ptr32(words)
@@ -2807,11 +2938,17 @@ def bind(stack):
             objects[O_TRANSMIT]()
 
     @micropython.viper
-    def enter():
+    def enter() -> int:
         c = ptr32(words)
         if c[C_ENTERED]:
             stack.busy()
+        now = int(objects[O_CLOCK]()) & _MASK30
+        k = now - c[C_NOW] & _MASK30
+        if not k >> 29:
+            c[C_CLOCK] = c[C_CLOCK] + k
+            c[C_NOW] = now
         c[C_ENTERED] = 1
+        return now
 
     @micropython.viper
     def leave():
@@ -2849,7 +2986,7 @@ def bind(stack):
                 c[C_TAKE_SLOT] = taker
                 k = int(receive(words, now, objects, lap - c[C_RX_RETURNED], words))
                 c[C_TAKE_SLOT] = taker = 0
-                if k > 0:
+                if k > 0 and not int(opened(words, objects, k, now)):
                     stack.take(now, k)
                 if c[C_TX_FULL]:
                     flush()
@@ -2861,6 +2998,8 @@ def bind(stack):
                 break
         if c[C_TX_QUEUED]:
             flush()
+        if c[C_SETTLE]:
+            settle(words, objects, 0, now)
         due = c[C_SETTLE] | c[C_LOOPS]
         if c[C_OUTPUT]:
             if c[C_EVERY_FRAME_SLOW]:

@@ -4,7 +4,7 @@ import struct
 
 import micropython
 from barenet import fast, fast_udp, late
-from barenet.errors import EADDRINUSE, EADDRNOTAVAIL, EINVAL, ENOPROTOOPT, EOPNOTSUPP
+from barenet.errors import EADDRINUSE, EADDRNOTAVAIL, EALREADY, EINVAL, EISCONN, ENOPROTOOPT, EOPNOTSUPP
 from barenet.socket import (
     IP_ADD_MEMBERSHIP,
     IP_DROP_MEMBERSHIP,
@@ -169,8 +169,8 @@ def info(sock):
     if sock._listener is not None:
         what["STATE"] = "LISTEN"
         what["backlog"] = sock._listener.backlog
-        what["opening"] = len(sock._listener.opening)
-        what["waiting"] = len(sock._listener.waiting)
+        what["opening"] = sock._listener.opening()
+        what["waiting"] = len(sock._listener.pending) - sock._listener.opening()
     else:
         from barenet.trace import block
         from barenet.trace import info as figures  # seldom needed, so loaded seldom
@@ -194,6 +194,27 @@ def urgent(connection):
     fin = 1 if tcb[fast.FLAGS] & fast.FLAG_FIN_IN else 0
     ahead = difference(connection.urgent, tcb[fast.RCV_NXT] - fin - tcb[fast.RCV_LEN])
     return ahead if 0 < ahead <= _URGENT_MAX else 0  # a pointer that was passed long ago means nothing
+
+
+def reconnect(sock):
+    """Returns a connection for connect() on a socket that was in use; raises what says that it still is."""
+    if sock._listener is not None:
+        raise OSError(EISCONN, "this socket listens")
+    connection = sock._connection
+    stack = sock._stack
+    stack.poll()
+    if connection.state == fast.SYN_SENT or connection.state == fast.SYN_RECEIVED:
+        raise OSError(EALREADY, "a connection is being opened: poll for writability")
+    sock._raise_error(connection)
+    if connection.state != fast.CLOSED:
+        raise OSError(EISCONN)
+    now = stack.enter()
+    try:
+        connection.close(now)
+        sock._create()
+        return sock._connection
+    finally:
+        stack.leave()
 
 
 def apply(sock):

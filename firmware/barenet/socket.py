@@ -21,7 +21,6 @@ from barenet.errors import (
     EADDRNOTAVAIL,
     EAFNOSUPPORT,
     EAGAIN,
-    EALREADY,
     EBADF,
     EINPROGRESS,
     EINVAL,
@@ -121,7 +120,7 @@ _PAIR = (tuple, list)
 _BUFFERS = (bytes, bytearray, memoryview)
 
 _open = []  # by descriptor, the socket; None where it is free
-_host = _packed = ()  # the dotted quad that was parsed last: a program has few peers
+_address = _remote = ()  # the (host, port) that was looked at last, its host a dotted quad, and as (4 bytes, port): a program has few peers
 
 
 def _opened(connection):
@@ -141,10 +140,6 @@ def _writable(connection):
 def _write_closed(connection):
     state = connection.state
     return (state != ESTABLISHED and state != CLOSE_WAIT) or connection.tcb[fast.FLAGS] & fast.FLAG_FIN != 0
-
-
-def _acceptable(listener):
-    return listener.waiting
 
 
 def _received(endpoint):
@@ -207,13 +202,10 @@ def _until(stack, ready, what, timeout):
 
 def _addresses(stack, host):
     # Returns the addresses of a host name.
-    global _host, _packed
     if not isinstance(host, str):
         raise TypeError("a host is a string")
     packed = ANY if host == "" else parse_address(host)
     if packed is not None:
-        _host = host
-        _packed = packed
         return [packed]
     stack.enter()
     try:
@@ -236,12 +228,18 @@ def _addresses(stack, host):
 
 def _resolve(stack, address):
     # Returns (4 bytes, port) of a program's (host, port).
+    global _address, _remote
     if not isinstance(address, _PAIR) or len(address) < 2:
         raise TypeError("an address is a tuple (host, port)")
     port = address[1]
     if not 0 <= port <= 65535:
         raise OSError(EINVAL, "a port lies between 0 and 65535")
-    return _packed if address[0] == _host else _addresses(stack, address[0])[0], port
+    packed = _addresses(stack, address[0])[0]
+    if text(packed) == address[0]:
+        _remote = _remote[0] if _remote and _remote[0] == packed else packed, port
+        _address = tuple(address)
+        return _remote
+    return packed, port
 
 
 def getaddrinfo(host, port, af=0, type=0, proto=0, flags=0):
@@ -352,7 +350,7 @@ class socket(io.IOBase):
             if host != ANY and host[0] != 127 and host != stack.ip.address:
                 raise OSError(EADDRNOTAVAIL, "%s is not an address of this board: bind to '0.0.0.0'" % text(host))
             if port == 0:
-                port = late.load("tcp.connection").free_port(stack.tcp, ANY, 0)
+                port = late.load("tcp.connection").free_port(stack.tcp, ANY, (ANY, 0))
             elif port in stack.tcp.listeners:
                 raise OSError(EADDRINUSE, "TCP port %d is in use: close its socket or choose another" % port)
             self._local = (host, port)
@@ -391,23 +389,29 @@ class socket(io.IOBase):
         listener = self._listener
         if listener is None:
             raise OSError(EINVAL, "listen() first")
-        stack = self._stack
         while True:
-            if not self._wait(_acceptable, listener, self._receive_ms):
+            if not self._wait(type(listener).next, listener, self._receive_ms):
                 _late(self._receive_ms)
-            stack.enter()
-            try:
-                if listener.waiting:  # a callback may have been faster
-                    connection = listener.waiting[0]
-                    accepted = socket(AF_INET, SOCK_STREAM, 0, connection)
-                    accepted._stack = stack
-                    listener.accept()
-                    if self._options:
-                        accepted._options = self._options
-                        accepted._configure()
-                    return accepted, (text(connection.remote[0]), connection.remote[1])
-            finally:
-                stack.leave()
+            connection = self._accept(listener)
+            if connection is not None:  # a callback may have been faster
+                return connection
+
+    def _accept(self, listener):
+        stack = self._stack
+        stack.enter()
+        try:
+            connection = listener.next()
+            if connection is None:
+                return None
+            accepted = socket(AF_INET, SOCK_STREAM, 0, connection)
+            accepted._stack = stack
+            peer = listener.accept(connection)
+            if self._options:
+                accepted._options = self._options
+                accepted._configure()
+            return accepted, peer
+        finally:
+            stack.leave()
 
     def connect(self, address):
         """Connects to (host, port); a host name is resolved first, which waits even on a non-blocking socket.
@@ -419,33 +423,31 @@ class socket(io.IOBase):
         if self._descriptor < 0:
             self._check()
         stack = self._stack
-        host, port = _resolve(stack, address)
+        remote = _remote if address == _address else _resolve(stack, address)
         connection = self._connection
         if connection is None:
-            self._connect_endpoint(host, port)
+            self._connect_endpoint(*remote)
             return
-        if port == 0:
+        if remote[1] == 0:
             raise OSError(EINVAL, "a port lies between 1 and 65535")
         if connection.remote is not None or self._listener is not None:
-            connection = self._reconnect()
-        stack.enter()
+            connection = late.load("options").reconnect(self)
+        now = stack.enter()
         try:
             if self._options:
                 self._configure()
-            connection.connect(host, port, stack.now(), self._local[1])
+            connection.connect(remote, now, self._local[1])
         except OSError:
             self._create()
             raise
         finally:
             stack.leave()
-        timeout = self._send_ms
-        if timeout == 0:
+        if self._send_ms == 0:
             raise OSError(EINPROGRESS)
-        if not _until(stack, _opened, connection, timeout):
-            raise OSError(ETIMEDOUT, "no answer yet")
-        if self._descriptor < 0:
-            self._check()  # a callback may have closed it
-        if connection.error:
+        stack.poll()
+        if connection.tcb[fast.STATE] != ESTABLISHED or self._descriptor < 0:
+            if not self._wait(_opened, connection, self._send_ms):
+                raise OSError(ETIMEDOUT, "no answer yet")
             self._raise_error(connection)
 
     def shutdown(self, how):
@@ -501,16 +503,16 @@ class socket(io.IOBase):
     def _free(self, linger):
         connection = self._connection
         stack = self._stack
-        stack.enter()
+        now = stack.enter()
         try:
             _open[self._descriptor] = None
             self._descriptor = -1
             if self._callback is not None:
                 late.load("options").watch(self, None)
             if connection is not None:
-                connection.close(stack.now(), linger == 0)
+                connection.close(now, linger == 0)
                 if self._listener is not None:
-                    self._listener.close(stack.now())
+                    self._listener.close(now)
             else:
                 self._endpoint.close()
                 while self._groups:
@@ -523,26 +525,6 @@ class socket(io.IOBase):
         stack.enter()
         try:
             self._endpoint.connect(host, port)
-        finally:
-            stack.leave()
-
-    def _reconnect(self):
-        # Returns a connection for connect() on a socket that was in use; raises what says that it still is.
-        if self._listener is not None:
-            raise OSError(EISCONN, "this socket listens")
-        connection = self._connection
-        stack = self._stack
-        stack.poll()
-        if not _opened(connection):
-            raise OSError(EALREADY, "a connection is being opened: poll for writability")
-        self._raise_error(connection)
-        if connection.state != CLOSED:
-            raise OSError(EISCONN)
-        stack.enter()
-        try:
-            connection.close(stack.now())
-            self._create()
-            return self._connection
         finally:
             stack.leave()
 
@@ -930,7 +912,7 @@ class socket(io.IOBase):
                 return _RD | _WR | _ERR
             return _RD | _WR if self._read_closed or endpoint.readable() else _WR
         if self._listener is not None:
-            return _RD if self._listener.acceptable() else 0
+            return _RD if self._listener.next() is not None else 0
         connection = self._connection
         if connection.remote is None:
             return _WR | _HUP

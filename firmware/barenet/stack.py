@@ -40,8 +40,8 @@ class Stack:
 
     poll(): drains the rings, runs what is due and sends what may leave. Does nothing inside enter() … leave() or itself. An idle poll, and
     one that meets only segments of open connections, never comes to plain Python.
-    enter(): begins a change of protocol state: until leave() a poll() from a timer does nothing. Raises OSError(EAGAIN) for a callback that
-    interrupts such a change and wants to make another.
+    enter(): begins a change of protocol state: until leave() a poll() from a timer does nothing. Returns the time, as now(). Raises
+    OSError(EAGAIN) for a callback that interrupts such a change and wants to make another.
     leave(): ends what enter() began, and sends what was queued.
     flush(): hands queued transmit frames to the driver.
     """
@@ -190,10 +190,7 @@ class Stack:
         try:
             words[fast.C_ENTERED] = 1
             frame = self.pool.frames[k - 1]
-            known = words[fast.C_KNOWN]
-            if known:
-                self.tcp.connections[known - 1].input(frame, 34, words[fast.C_SEGMENT_END], frame[47], now)
-            else:
+            if not words[fast.C_KNOWN] or not self.tcp.take(frame, now):
                 length = fast.received_length(words, self.objects)
                 if self.observer is not None:
                     self.observer.received(frame, length, now)
@@ -221,7 +218,7 @@ class Stack:
             self.tcp.poll(now)
             if (words[fast.C_SLOW_AT] - now - 1 & 0x3FFFFFFF) >> fast.SOON:
                 words[fast.C_SLOW_AT] = ticks.add(now, _SLOW_MS)
-                self.tcp.ring = None
+                self.objects[fast.O_RING] = None
                 self._slow(now)
         except Exception as e:
             self._count(e)

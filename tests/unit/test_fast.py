@@ -134,9 +134,9 @@ def test_lookup_finds_what_was_inserted_and_nothing_else():
     random = Random(4)
     objects = [None] * fast.O_COUNT
     # Few different bytes make many collisions of the hash.
-    for values, count in ((256, 64), (4, 64), (2, 40), (256, 255)):
+    for values, count in ((256, 64), (4, 64), (2, 40), (256, 160)):
         keys = objects[fast.O_KEYS] = array("I", [0] * 512)
-        objects[fast.O_LOOKUP] = bytearray(256)
+        objects[fast.O_LOOKUP] = bytearray(257)
         known = {}
         for slot in range(count):
             while True:
@@ -146,15 +146,15 @@ def test_lookup_finds_what_was_inserted_and_nothing_else():
             known[key] = slot
             keys[2 * slot] = int.from_bytes(key[:4], "little")
             keys[2 * slot + 1] = int.from_bytes(key[4:], "little")
-        fast.index(objects, -1, count)
+        for slot in range(count):
+            fast.index(objects, slot)
+        assert objects[fast.O_LOOKUP][256] == count
         frame = bytearray(60)
         for at in (34, 38, 74):
             frame = bytearray(at + 20)
             for key in list(known) + [bytes(random.below(values) for _ in range(8)) for _ in range(100)]:
                 frame[26:30] = key[:4]
                 frame[at : at + 4] = key[4:]
-                if count == 255 and key not in known:
-                    continue
                 assert fast.lookup(objects, frame, at) == known.get(key, -1), key
 
 
@@ -162,14 +162,14 @@ def test_lookup_finds_what_was_inserted_and_nothing_else():
 def test_lookup_where_bits_31_are_set():
     objects = [None] * fast.O_COUNT
     keys = objects[fast.O_KEYS] = array("I", [0] * 8)
-    objects[fast.O_LOOKUP] = bytearray(256)
+    objects[fast.O_LOOKUP] = bytearray(257)
     frame = bytearray(60)
     for slot, key in enumerate(
         (b"\xff" * 8, b"\x80\0\0\x80\0\0\0\x80", b"\0\0\0\x80\xff\xff\xff\xff", b"\xff\xff\xff\x7f\0\0\0\x80")
     ):
         keys[2 * slot] = int.from_bytes(key[:4], "little")
         keys[2 * slot + 1] = int.from_bytes(key[4:], "little")
-        fast.index(objects, slot, slot + 1)
+        fast.index(objects, slot)
         frame[26:30] = key[:4]
         frame[34:38] = key[4:]
         assert fast.lookup(objects, frame, 34) == slot
@@ -207,32 +207,10 @@ def test_read_asks_for_a_window_update_when_half_of_the_buffer_is_free_again():
 
 
 @both
-def test_write_at_every_offset_of_the_ring():
-    size = 37
-    data = bytes(range(100, 200))
-    for slot in (0, 2):
-        for head in range(size):
-            for length in (0, 1, 5, size - 1, size):
-                for n in (0, 1, 4, size, size + 10):
-                    table = Table(size, slot)
-                    tcb = table.tcb
-                    tcb[fast.SND_HEAD], tcb[fast.SND_LEN] = head, length
-                    expected = bytearray(table.snd)
-                    taken = min(n, size - length)
-                    for i in range(taken):
-                        expected[(head + length + i) % size] = data[7 + i]
-                    assert fast.write(table.objects, slot, data, 7, n) == taken
-                    assert table.snd == expected, (head, length, n)
-                    assert tcb[fast.SND_HEAD] == head and tcb[fast.SND_LEN] == length + taken
-                    assert tcb[fast.FLAGS] == (fast.FLAG_OUTPUT if taken else 0)
-
-
-@both
 def test_negative_lengths_copy_nothing():
     table = Table(36)
     table.tcb[fast.RCV_LEN] = 36
     assert fast.read(bytearray(4), 0, table.words, table.objects, 0, -1, 0) == 0
-    assert fast.write(table.objects, 0, b"abcd", 0, -1) == 0
 
 
 @both

@@ -1348,6 +1348,7 @@ def test_methods_that_move_data_find_room_for_their_locals_on_the_c_stack():
     import uctypes
     from barenet.endpoint import Endpoint
     from barenet.tcp.connection import Connection
+    from barenet.tcp.listener import Listener
 
     word = struct.calcsize("P")
 
@@ -1376,8 +1377,9 @@ def test_methods_that_move_data_find_room_for_their_locals_on_the_c_stack():
     assert frame_words(example) > 6
     methods = "recv _recv recv_into recvfrom_into read readinto _ready _arrived _wait send sendall sendto write ioctl _events"
     # What opens and ends a connection, as far as it is short enough.
-    steps = "__init__ place set_ring output shutdown close settle compress unlist delete free_ring _free_buffers _start _expect _established _timer _end _enter_time_wait"
+    steps = "__init__ place begin set_ring output shutdown close settle compress unlist delete free_ring _expect _send_syn _timer _end _enter_time_wait"
     functions = [getattr(socket.socket, name) for name in methods.split()] + [getattr(Connection, name) for name in steps.split()]
-    for function in functions + [socket.socket.close, socket._until]:
+    steps = (Listener.knock, Listener.next, Listener.accept, Listener.ready, socket.socket.close, socket.socket.accept, socket._until, socket._resolve)
+    for function in functions + list(steps):
         words = frame_words(function)
         assert words <= 11, (function, words)

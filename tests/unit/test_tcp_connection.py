@@ -17,6 +17,8 @@ if ON_DEVICE:
             super().__init__()
             self.objects = [None] * fast.O_COUNT
             self.objects[fast.O_TX_RING] = array("I", [0] * 8)
+            self.objects[fast.O_FRAMES] = [bytearray(1536)]
+            self.objects[fast.O_WORDS] = self.words
             self.words[fast.C_TX_COUNT] = 1
             self.transmit_frame = self.begin
 
@@ -27,9 +29,9 @@ if ON_DEVICE:
         ip.configure(OURS, MASK, PEER)
         return TCP(ip)
 
-    def connect(tcp, *args):
+    def connect(tcp, address, port, *args):
         connection = tcp.create()
-        connection.connect(*args)
+        connection.connect((address, port), *args)
         return connection
 
     def mss(options):
@@ -113,17 +115,45 @@ def test_connection_without_a_place_reads_nothing_of_others():
 
 
 @grouped
+def test_write_at_every_offset_of_the_ring():
+    size = 37
+    data = bytes(range(100, 200))
+    tcp = make()
+    connection = connect(tcp, PEER, 80, 0)
+    tcb = connection.tcb
+    tcb[fast.STATE] = fast.ESTABLISHED
+    tcb[fast.SND_SIZE] = size
+    connection.make_room(fast.SND_SIZE, size)
+    ring = tcp.snd[connection.slot]
+    for head in range(size):
+        for length in (0, 1, 5, size - 1, size):
+            for n in (-1, 0, 1, 4, size, size + 10):
+                tcb[fast.SND_HEAD], tcb[fast.SND_LEN], tcb[fast.FLAGS] = head, length, 0
+                expected = bytearray(ring)
+                taken = min(max(n, 0), size - length)
+                for i in range(taken):
+                    expected[(head + length + i) % size] = data[7 + i]
+                same(connection.write(data, 7, n), taken)
+                same((ring, tcb[fast.SND_HEAD], tcb[fast.SND_LEN]), (expected, head, length + taken))
+                same(tcb[fast.FLAGS], fast.FLAG_OUTPUT if taken else 0)
+
+
+@grouped
 def test_initial_sequence_numbers():
     # RFC 6528: they advance with the clock, 252 a millisecond, also when it wraps; those of other connections tell nothing about them.
     tcp = make()
-    one = connect(tcp, PEER, 80, 0, 50000)
-    two = connect(tcp, PEER, 80, 0, 50001)
-    first = one.iss(0)
-    same(difference(one.iss(1000), first), 252000)
-    same(difference(first, one.iss(0x3FFFFFFF)), 252)
-    assert abs(difference(first, two.iss(0))) > 1000
-    same(one.tcb[fast.ISS], first)
-    assert connect(make(), PEER, 80, 0, 50000).tcb[fast.ISS] != first
+
+    def iss(tcp, port, now):
+        connection = connect(tcp, PEER, 80, now, port)
+        number = connection.tcb[fast.ISS]
+        connection.drop()
+        return number
+
+    first = iss(tcp, 50000, 0)
+    same(difference(iss(tcp, 50000, 1000), first), 252000)
+    same(difference(first, iss(tcp, 50000, 0x3FFFFFFF)), 252)
+    assert abs(difference(first, iss(tcp, 50001, 0))) > 1000
+    assert iss(make(), 50000, 0) != first
 
 
 @grouped
@@ -133,7 +163,7 @@ def test_ephemeral_ports_are_random_and_free():
     ports = set()
     for _ in range(60):
         connection = tcp.create(536, 536)
-        connection.connect(PEER, 80, 0)
+        connection.connect((PEER, 80), 0)
         ports.add(connection.local[1])
     same(len(ports), 60)
     assert all(49152 <= port <= 65535 for port in ports)

@@ -203,7 +203,7 @@ class Fuzz:
         for _ in range(3):
             self.wire.advance(70000)
         self.check()
-        assert not self.listener.opening, "a half-open connection holds its place in the backlog"
+        assert not self.listener.opening(), "a half-open connection holds its place in the backlog"
         self.wire.arp.flush()
         gc.collect()
         return gc.mem_alloc()

@@ -18,10 +18,12 @@ numbers that it is about. Everything is strict: a frame that the test does not e
 descriptor that was not given back fail the test.
 """
 
+from hashlib import sha256
+
 from barenet import fast, ticks
 from barenet.fast import ACK, FIN, PSH, RST, SYN, URG
 from barenet.stack import Stack
-from barenet.tcp.connection import Connection
+from barenet.tcp import connection as tcp_connection
 from barenet.tcp.names import NAMES
 
 MAC = b"\x02\x00\x00\x00\x00\x02"
@@ -156,6 +158,7 @@ class Wire:
     """
 
     def __init__(self, now=1000, neighbour=True, gateway=ANY, receive=8, transmit=4):
+        tcp_connection.sha256 = sha256
         self.now = now
         self.frames = []
         self.neighbours = {}
@@ -179,11 +182,25 @@ class Wire:
 
     def iss(self, number):
         """Makes the next connections start with this sequence number."""
-        self.choose_iss(lambda connection, now: number)
+        self.choose_iss(lambda: number)
 
     def choose_iss(self, iss):
-        """Lets iss(connection, now) choose the sequence numbers that the next connections start with."""
-        self.tcp._connection = type("Numbered", (Connection,), {"iss": iss})
+        """Lets iss() choose the sequence numbers that the next connections start with."""
+
+        wire = self
+
+        class Chosen:
+            def __init__(self, data):
+                self.hash = sha256(data)
+                self.ends = len(data) == len(wire.tcp.secret)  # and not what a cookie is made of
+
+            def digest(self):
+                if not self.ends:
+                    return self.hash.digest()
+                number = iss() - (wire.now & 0x3FFFFFFF) * 252
+                return (number & 0xFFFFFFFF).to_bytes(4, "little") + self.hash.digest()[4:]
+
+        tcp_connection.sha256 = Chosen
 
     def receive(self, *frames):
         """Lets frames arrive, all before the stack looks."""
@@ -261,15 +278,18 @@ class Wire:
         self.stack.enter()
         try:
             connection = self.tcp.create(rcvbuf, sndbuf)
-            connection.connect(peer.address, peer.port, self.stack.now(), peer.to)
+            connection.connect((peer.address, peer.port), self.stack.now(), peer.to)
         finally:
             self.stack.leave()
         return App(self, connection)
 
     def accept(self, listener):
         """Accepts a connection; returns its App, or None."""
-        connection = listener.accept()
-        return None if connection is None else App(self, connection)
+        connection = listener.next()
+        if connection is None:
+            return None
+        listener.accept(connection)
+        return App(self, connection)
 
     def done(self):
         """Nothing is left over."""

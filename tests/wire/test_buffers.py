@@ -112,11 +112,11 @@ def test_ring_of_a_closed_connection_serves_the_next_one_and_is_kept_for_a_momen
         assert second.read(99) == b"of the second"
         second.close()
         two.expect(FIN | ACK)
-        assert wire.tcp.ring is ring
+        assert wire.stack.objects[fast.O_RING] is ring
         one.send(ACK, seq=5, ack=2)
         two.send(ACK, seq=14, ack=2)
         wire.advance(60)
-        assert wire.tcp.ring is None
+        assert wire.stack.objects[fast.O_RING] is None
 
 
 @on_wire
@@ -248,7 +248,7 @@ def test_connection_is_refused_when_the_program_would_have_too_little_memory():
         peer = wire.peer()
         peer.send(SYN, mss=1460)
         wire.expect_nothing()
-        assert wire.drops() == {("tcp", "out of memory"): 1} and not listener.opening
+        assert wire.drops() == {("tcp", "out of memory"): 1} and not listener.pending
         memory.set(6000)
         peer.send(SYN, seq=0, mss=1460)
         peer.expect(SYN | ACK, mss=1460)

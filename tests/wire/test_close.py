@@ -5,6 +5,7 @@ from wire import on_wire
 
 if ON_DEVICE:
     from agreed import stamps
+    from barenet import fast
     from rig import ACK, FIN, PSH, RST, SYN, Wire, another, close_both, established, opening, pattern, signed
 
     ETIMEDOUT = 110
@@ -274,7 +275,8 @@ def test_new_syn_reopens_a_time_wait_connection():
     new.send(SYN)
     new.expect(SYN | ACK, seq=0, ack=1, mss=1460)
     new.send(ACK)
-    assert wire.accept(listener).state == "ESTABLISHED" and app.deleted()
+    again = wire.accept(listener)
+    assert again.state == "ESTABLISHED" and app.deleted() and again.tcb[fast.RTO] == fast.RTO_MIN
 
 
 @on_wire

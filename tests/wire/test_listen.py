@@ -116,8 +116,8 @@ def test_closing_the_port_resets_what_was_not_accepted():
     wire.stack.enter()
     listener.close(wire.stack.now())
     wire.stack.leave()
-    half.expect(RST | ACK, seq=1)
     waiting.expect(RST | ACK, seq=1)
+    half.expect(RST | ACK, seq=1)
     assert app.state == "ESTABLISHED"
     taken.send(ACK | PSH, text=b"hello")
     assert app.read(9) == b"hello"
@@ -250,7 +250,7 @@ def test_without_memory_a_syn_is_dropped_and_nothing_is_left():
     wire = Wire()
     listener = wire.listen(80)
 
-    def no_memory(connection, now):
+    def no_memory():
         raise MemoryError
 
     wire.choose_iss(no_memory)
@@ -258,7 +258,7 @@ def test_without_memory_a_syn_is_dropped_and_nothing_is_left():
     peer.send(SYN)
     wire.expect_nothing()
     assert wire.drops() == {("tcp", "out of memory"): 1}
-    assert not any(wire.tcp.connections) and not listener.opening
+    assert not any(wire.tcp.connections) and not listener.pending
     wire.iss(5)
     peer.send(SYN, seq=0)
     peer.expect(SYN | ACK, mss=1460)

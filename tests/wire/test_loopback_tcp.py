@@ -12,7 +12,7 @@ if ON_DEVICE:
         wire.stack.enter()
         try:
             connection = wire.tcp.create(4096, 4096)
-            connection.connect(host, port, wire.stack.now())
+            connection.connect((host, port), wire.stack.now())
         finally:
             wire.stack.leave()
         polls(wire, 4)

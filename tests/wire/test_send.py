@@ -436,7 +436,7 @@ def test_text_that_waits_for_the_dma_leaves_before_its_buffer_goes():
     app.connection.close(stack.now())
     other = wire.peer(5001, 81)
     connection = stack.tcp.create(BUFFER, BUFFER)
-    connection.connect(other.address, other.port, stack.now(), other.to)
+    connection.connect((other.address, other.port), stack.now(), other.to)
     fast.copy(stack.tcp.rcv[connection.slot], bytes(BUFFER), BUFFER, 0, 0)  # which may be the other's send buffer
     stack.leave()
     wire.settle()

@@ -28,15 +28,14 @@ class TCP:
         self.words = pool.words
         self.objects = pool.objects
         self.observer = None
-        self.ring = None  # of the connection that closed last, for the next one: until the stack looks at its slow timers
         self.hidden = None  # finds connections that segments are not looked up for, once there are some: see ip_options.py
-        self.connections = []
         self.listeners = {}
+        self.connections = self.objects[fast.O_CONNECTIONS] = []
         self.tcbs = self.objects[fast.O_TCBS] = []
         self.rcv = self.objects[fast.O_RCV] = []
         self.snd = self.objects[fast.O_SND] = []
         self.keys = self.objects[fast.O_KEYS] = array("I", [0] * (2 * CONNECTIONS))
-        self.objects[fast.O_LOOKUP] = bytearray(256)
+        self.objects[fast.O_LOOKUP] = bytearray(257)
         self.congestion = self._connection = None  # a congestion control, and the class of connections, once they are loaded
         self.secret = bytearray(os.urandom(34))  # 22 bytes, and behind them what fast.key() has put there
         self.time_waits = None  # the table of time_wait.py, once there are some to put in
@@ -73,10 +72,12 @@ class TCP:
         if rcvbuf != BUFFER or sndbuf != BUFFER:
             rcvbuf = min(max(rcvbuf, BUFFER_MIN), BUFFER_MAX)
             sndbuf = min(max(sndbuf, BUFFER_MIN), BUFFER_MAX)
-        if self.congestion is None:
-            self.use_congestion(late.load("tcp.congestion"))
         if self._connection is None:
-            self._connection = late.load("tcp.connection").Connection
+            if self.congestion is None:
+                self.use_congestion(late.load("tcp.congestion"))
+            module = late.load("tcp.connection")
+            self.objects[fast.O_FREE] = module.NEW
+            self._connection = module.Connection
         connection = self._connection(self, rcvbuf, sndbuf)
         if self.observer is not None:
             self.observer.moved(connection, CLOSED, "create")
@@ -114,9 +115,9 @@ class TCP:
             above = connection.tcb[fast.SND_NXT]
             connection._end(0, "timeout")
         elif self.time_waits is not None:
-            i = self.time_waits.find(frame, start, now)
-            if i >= 0:
-                above = self.time_waits.input(i, self, frame, start, header_end, flags, port in self.listeners, now)
+            at = self.time_waits.find(frame, start, now)
+            if at:
+                above = self.time_waits.input(at, self, frame, start, header_end, flags, port in self.listeners, now)
                 if above is None:
                     return
         if source[0] == 0 or frame[0] & 1 or self.ip.next_hop(source) is None:
@@ -129,6 +130,15 @@ class TCP:
             if not flags & RST:
                 text = end - header_end + (1 if flags & SYN else 0) + (1 if flags & FIN else 0)
                 self.reset(frame, start, text, fast.number(frame, start + 8) if flags & ACK else None, source, now)
+
+    def take(self, frame, now):
+        """Takes a segment whose headers fast.receive() has looked at; returns False when the layers below must look."""
+        known = self.words[fast.C_KNOWN]
+        if known != fast.SEVERAL:
+            self.connections[known - 1].input(frame, 34, self.words[fast.C_SEGMENT_END], frame[47], now)
+            return True
+        listener = self.listeners.get(fast.knock(self.words, self.objects, frame, self.ip.link.mac))
+        return listener is not None and listener.knock(frame, now)
 
     def error(self, code, destination, header, now):
         """An ICMP error or a failed neighbour look-up for a segment of ours; `header` is at least its first 8 bytes.
@@ -153,15 +163,17 @@ class TCP:
             while slot >= 0:
                 self.connections[slot].expire(now)
                 slot = fast.expired(words, self.objects, slot + 1, now)
-        if words[fast.C_SETTLE] or words[fast.C_OUTPUT]:
-            words[fast.C_SETTLE] = words[fast.C_OUTPUT] = 0
-            slot = fast.due(self.objects, 0)
+        if words[fast.C_SETTLE]:
+            slot = fast.settle(words, self.objects, 0, now)
             while slot >= 0:
-                connection = self.connections[slot]
-                connection.settle(now)
-                if connection.tcb[fast.FLAGS] & (fast.FLAG_OUTPUT | fast.FLAG_ACK_NOW):
+                self.connections[slot].settle(now)
+                slot = fast.settle(words, self.objects, slot + 1, now)
+            words[fast.C_OUTPUT] = words[fast.C_OUTPUT] or fast.SEVERAL
+        if words[fast.C_OUTPUT]:
+            words[fast.C_OUTPUT] = 0
+            for connection in self.connections:
+                if connection is not None and connection.tcb[fast.FLAGS] & (fast.FLAG_OUTPUT | fast.FLAG_ACK_NOW):
                     connection.output(now)
-                slot = fast.due(self.objects, slot + 1)
 
     def reset(self, frame, start, text, ack, source, now):
         """Answers a segment that belongs to no connection with RST (RFC 9293 section 3.10.7.1).
@@ -179,7 +191,8 @@ class TCP:
     def block(self, local, remote, ack, window):
         """Returns a control block for one segment that belongs to no connection. ack, window: what that tells the peer."""
         tcb = array("I", bytearray(4 * fast.TCB_WORDS))
-        tcb[fast.TEMPLATE + 5] = 64 << 16  # TTL
+        tcb[fast.TEMPLATE + 3] = fast.IPV4
+        tcb[fast.TEMPLATE + 5] = fast.TCP_DF
         tcb[fast.TEMPLATE + 4] = self.ip.identification << 16
         self.ip.identification = self.ip.identification + 1 & 0xFFFF
         tcb[fast.RCV_NXT] = ack
@@ -189,7 +202,7 @@ class TCP:
 
     def name(self, tcb, local, remote):
         """Makes the header template of a control block. local, remote: (address of 4 bytes, port), which then stand in `secret`, as they arrive."""
-        fast.key(self.secret, local, remote)
+        fast.key(self.secret, local[0], local[1], remote[0], remote[1])
         fast.address(tcb, self.ip.link.mac, self.secret)
 
     def send_control(self, tcb, destination, flags, seq, now, way=None):
@@ -198,7 +211,6 @@ class TCP:
         way: of its IP options (tcp/ip_options.py), or None. Raises OSError(EHOSTUNREACH) without a route.
         """
         ip = self.ip
-        fast.clock(self.words, now)
         mac = ip.neighbour_mac(destination, now) if way is None else None
         frame = bytearray(fast.CONTROL) if mac is None else ip.link.pool.transmit_frame() or ip.link.begin()
         if frame is None:
@@ -220,7 +232,7 @@ class TCP:
         for connection in self.connections:
             if connection is not None:
                 connection.abort(now)
-        self.ring = None
+        self.objects[fast.O_RING] = None
 
     def _mac_changed(self, address, mac):
         for connection in self.connections:

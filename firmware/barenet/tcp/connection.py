@@ -41,6 +41,7 @@ from barenet.fast import (
     IRS,
     ISS,
     LAST_ACK,
+    LISTEN,
     RCV_NXT,
     RETRIES,
     RST,
@@ -54,10 +55,11 @@ from barenet.fast import (
     SYN_RECEIVED,
     SYN_SENT,
     TIME_WAIT,
+    TIME_WAIT_MS,
     URG,
     WAIT_AT,
 )
-from barenet.tcp import CONNECTIONS
+from barenet.tcp import BUFFER, CONNECTIONS
 from barenet.tcp.states import move
 from micropython import const
 
@@ -70,10 +72,8 @@ SYN_ACK_TRIES = const(6)  # 63 s: a place in the backlog is not kept longer
 SYN_TRIES = const(8)  # 183 s, beyond the 3 minutes of RFC 9293 section 3.8.3, MUST-23
 DATA_TRIES = const(10)  # 200 ms doubled ten times is beyond RFC 1122's R2 of 100 s
 TIME_WAITS = const(4)  # whole connections; when there are more, they are kept in time_wait.py
-TIME_WAIT_MS = const(60_000)  # 2 MSL with the 30 s of common practice
 _LOOPED = const(12)  # frames to ourselves that wait at once, fewer than the IP layer takes
 _DEAD_MS = const(120_000)  # without a sign of life
-FIN_WAIT_2_MS = const(60_000)  # for a connection nobody owns any more
 KEEP_COUNT = const(9)
 ORPHAN_PROBES = const(8)  # window probes for a connection nobody owns any more
 _CHALLENGES = const(10)  # challenge ACKs a second, for all connections (RFC 5961 section 7)
@@ -84,12 +84,31 @@ _RING_STEP = const(32)
 _ENOUGH = const(2920)  # bytes of a send buffer, two segments, with which a connection leaves it at that
 _LARGEST = const(0x1FFFFFFF)
 _FREE_MS = const(100)
+LOOKUP_MOST = const(128)  # of 256 entries
 _EPHEMERAL = const(49152)
+_RTO_INITIAL = const(1000)  # ms, RFC 6298 section 2.1
 
-_FREE = array("I", [0, 0])  # stands for the control block of an empty slot
 _free = 0  # bytes of heap, as far as known
 _asked = -_FREE_MS  # when
 _piece = _LARGEST  # no larger one was found since then
+
+
+def _block(rcvbuf, sndbuf):
+    # What is in flight needs a record a segment; small segments wait for a free one (as for lwIP's TCP_SND_QUEUELEN).
+    records = min(sndbuf // 1024 + 3, 256)
+    tcb = array("I", bytearray(4 * fast.TCB_WORDS + 8 * records))
+    tcb[fast.RECORD_SIZE] = records
+    tcb[fast.RCV_SIZE] = rcvbuf
+    tcb[fast.SND_SIZE] = sndbuf
+    tcb[fast.TEMPLATE + 3] = fast.IPV4
+    tcb[fast.TEMPLATE + 5] = fast.TCP_DF
+    tcb[fast.SND_MSS] = tcb[fast.RCV_MSS] = fast.MSS_OURS
+    tcb[RTO] = _RTO_INITIAL
+    tcb[fast.SSTHRESH] = fast.CWND_MAX
+    return tcb
+
+
+NEW = _block(BUFFER, BUFFER)  # is copied, and stands for the control block of a free slot
 
 
 def spare(tcp, n, keep, sure=True):
@@ -104,7 +123,7 @@ def spare(tcp, n, keep, sure=True):
     if not 0 <= ticks.diff(now, _asked) < _FREE_MS or sure and _free < need:
         _asked = now
         _piece = _LARGEST
-        tcp.ring = None
+        tcp.objects[fast.O_RING] = None
         _free = gc.mem_free()
         if _free < need:
             gc.collect()
@@ -127,22 +146,35 @@ def take_back(tcp):
             if tcb[fast.SND_RING_SIZE] and not tcb[fast.SND_LEN]:
                 connection.free_ring(tcp.snd, fast.SND_RING)
                 found = True
-    tcp.ring = None
+    tcp.objects[fast.O_RING] = None
     return found
 
 
-def _exists(tcp, local_port, remote):
-    fast.key(tcp.secret, (tcp.ip.address, local_port), remote)
-    return fast.lookup(tcp.objects, tcp.secret, 30) >= 0 or tcp.hidden is not None and tcp.hidden.find(local_port, remote) is not None
+def tidy(tcp):
+    """Makes the hash table of segments' addresses anew, when much of it is in use.
+
+    The entry of a key that has gone stays in it until then, where it does no harm: it may lead to its slot's next key, too.
+    """
+    lookup = tcp.objects[fast.O_LOOKUP]
+    for i in range(257):
+        lookup[i] = 0
+    for slot in range(len(tcp.connections)):
+        if tcp.keys[2 * slot + 1]:
+            fast.index(tcp.objects, slot)
 
 
-def free_port(tcp, address, port):
-    """Picks an ephemeral port for a connection to this address and port at random (RFC 6056 section 3.3.1)."""
-    remote = (address, port)
+def _exists(tcp, local, remote):
+    # Returns whether these ends, (address, port) each, have a connection. They stand in `secret` then.
+    fast.key(tcp.secret, local[0], local[1], remote[0], remote[1])
+    return fast.lookup(tcp.objects, tcp.secret, 30) >= 0 or tcp.hidden is not None and tcp.hidden.find(local[1], remote) is not None
+
+
+def free_port(tcp, address, remote):
+    """Picks an ephemeral port of our `address` for a connection to `remote`, (address, port), at random (RFC 6056 section 3.3.1)."""
     port = int.from_bytes(os.urandom(2), "big")
     for _ in range(256):
         port |= _EPHEMERAL
-        if port not in tcp.listeners and not _exists(tcp, port, remote):
+        if port not in tcp.listeners and not _exists(tcp, (address, port), remote):
             return port
         port = port + 1 & 0xFFFF
     raise OSError(EADDRNOTAVAIL, "no free local port")
@@ -183,33 +215,28 @@ class Connection:
 
     def __init__(self, tcp, rcvbuf, sndbuf):
         self.tcp = tcp
-        # What is in flight needs a record a segment; small segments wait for a free one (as for lwIP's TCP_SND_QUEUELEN).
-        records = min(sndbuf // 1024 + 3, 256)
-        self.tcb = array("I", bytearray(4 * fast.TCB_WORDS + 8 * records))
-        fast.create(self.tcb, rcvbuf, sndbuf, records)
+        self.tcb = NEW[:] if rcvbuf == BUFFER and sndbuf == BUFFER else _block(rcvbuf, sndbuf)
 
-    def connect(self, address, port, now, local_port=0):
+    def connect(self, remote, now, local_port=0):
         """Opens the connection: SYN leaves, and it is in SYN_SENT (RFC 9293 section 3.10.1).
 
-        address: 4 bytes; port: 1..65535.
+        remote: (address of 4 bytes, port of 1..65535).
         Raises OSError: EADDRINUSE when the four-tuple or port exists, EHOSTUNREACH without a route or for an address that is not one host's
         (RFC 9293 section 3.9.2.3, MUST-46), ENOMEM.
         """
         tcp = self.tcp
+        address = remote[0]
         if address[0] == 0 or address[0] >= 224 or address == tcp.ip.broadcast:
             raise OSError(EHOSTUNREACH, "%d.%d.%d.%d is not the address of one host" % tuple(address))
+        source = address if address[0] == 127 else tcp.ip.address
+        if tcp.ip.paths:
+            self.tcb[fast.SND_MSS] = tcp.ip.path_mtu(address) - 40
         if local_port == 0:
-            local_port = free_port(tcp, address, port)
-        elif _exists(tcp, local_port, (address, port)):
+            free_port(tcp, source, remote)
+        elif _exists(tcp, (source, local_port), remote):
             raise OSError(EADDRINUSE)
         try:
-            self.place((address if address[0] == 127 else tcp.ip.address, local_port), (address, port))
-            if tcp.observer is None:
-                self._open(now)
-            else:
-                before = array("I", self.tcb)
-                self._open(now)
-                tcp.observer.changed("connect", self, before)
+            self._open(remote, now)
         except MemoryError:
             self.drop()
             raise OSError(ENOMEM, "no memory for the receive buffer: set a smaller SO_RCVBUF")
@@ -217,20 +244,48 @@ class Connection:
             self.drop()
             raise
 
-    def place(self, local, remote):
-        """Gives the connection its addresses, (address, port) each, a slot, and an entry in the hash table. Raises OSError(ENOMEM), MemoryError.
+    def _open(self, remote, now):
+        observer = self.tcp.observer
+        before = None if observer is None else array("I", self.tcb)
+        size = self.tcb[fast.RCV_SIZE]
+        self.place(remote, size)
+        if not self.tcb[fast.RCV_RING_SIZE]:
+            try:
+                self.set_ring(fast.RCV_SIZE, size)
+            except MemoryError:
+                take_back(self.tcp)
+                self.set_ring(fast.RCV_SIZE, size)
+        self.begin(now, SYN_SENT)
+        if before is not None:
+            observer.moved(self, CLOSED, "active open")
+        self._send_syn(now)
+        if before is not None:
+            observer.changed("connect", self, before)
+        if self.keepalive:
+            self.keep(now)
 
-        ISS holds a keyed hash of the addresses until it gets its value (RFC 6528 section 3), TS_OFFSET some more of it; its low byte stays 0.
+    def place(self, remote, n):
+        """Gives the connection a slot and an entry in the hash table. Raises OSError(ENOMEM).
+
+        Both ends stand in `secret`, the peer's in `remote`, too. n: bytes of the receive buffer's ring, which it gets if one of that size is
+        kept.
         """
         tcp = self.tcp
-        slot = tcp.connections.index(None) if None in tcp.connections else self._grow()
-        self.slot = slot
-        tcp.connections[slot] = self
-        tcp.tcbs[slot] = self.tcb
+        connections = tcp.connections
+        self.slot = connections.index(None) if None in connections else self._grow()
         self.remote = remote
-        tcp.name(self.tcb, local, remote)
-        fast.enlist(tcp.objects, slot, tcp.secret)
-        fast.hide(self.tcb, sha256(tcp.secret).digest())
+        if fast.place(tcp, self, tcp.ip.link.mac, n) > LOOKUP_MOST:
+            tidy(tcp)
+
+    def begin(self, now, state):
+        """Sets what the connection begins with: state and numbers, from the ends that still stand in `secret`."""
+        tcb = self.tcb
+        tcp = self.tcp
+        fast.begin(tcb, sha256(tcp.secret).digest(), now, state)
+        if self.remote[0] == tcp.ip.address or self.remote[0][0] == 127:
+            tcb[FLAGS] |= fast.FLAG_LOOP
+        if tcb[FLAGS] & fast.FLAG_LOOP and self.way is not None:
+            self.way.begin(self)
 
     def _grow(self):
         # Makes a slot where none is free.
@@ -246,7 +301,7 @@ class Connection:
             return slot
         try:
             # The table that counts grows last, so that running out of memory in between leaves nothing inconsistent.
-            for table, empty in ((tcp.tcbs, _FREE), (tcp.rcv, None), (tcp.snd, None), (tcp.connections, None)):
+            for table, empty in ((tcp.tcbs, NEW), (tcp.rcv, None), (tcp.snd, None), (tcp.connections, None)):
                 if len(table) == slot:
                     table.append(empty)
         except MemoryError:
@@ -255,11 +310,10 @@ class Connection:
 
     def unlist(self):
         """No segment finds the connection any more."""
-        tcp = self.tcp
         slot = self.slot
         if slot >= 0:
-            tcp.keys[2 * slot] = tcp.keys[2 * slot + 1] = 0
-            fast.index(tcp.objects, -1, len(tcp.connections))
+            keys = self.tcp.keys
+            keys[2 * slot] = keys[2 * slot + 1] = 0
 
     def drop(self):
         """Ends a connection that could not open."""
@@ -278,24 +332,16 @@ class Connection:
         if tcp.rcv[slot] is not None or tcp.snd[slot] is not None:
             self.free_ring(tcp.rcv, fast.RCV_RING)
             self.free_ring(tcp.snd, fast.SND_RING)
-        tcp.tcbs[slot] = _FREE
+        tcp.tcbs[slot] = NEW
         tcp.words[fast.C_SLOT] = tcp.words[fast.C_TCB] = 0
         self.slot = -1
-
-    def _free_buffers(self):
-        # Those that have done their work: the receive buffer when nobody reads any more, the send buffer when all is confirmed.
-        tcb = self.tcb
-        if tcb[FLAGS] & FLAG_ORPHAN and tcb[fast.RCV_RING_SIZE]:
-            self.free_ring(self.tcp.rcv, fast.RCV_RING)
-        if tcb[fast.SND_LEN] == 0 and tcb[fast.SND_RING_SIZE]:
-            self.free_ring(self.tcp.snd, fast.SND_RING)
 
     def free_ring(self, rings, at):
         """Takes away the ring that stands in the list `rings` and whose address is in word `at` of the control block."""
         slot = self.slot
         tcp = self.tcp
         if rings[slot] is not None:
-            tcp.ring = rings[slot]
+            tcp.objects[fast.O_RING] = rings[slot]
             rings[slot] = None
             if rings is tcp.snd:
                 fast.let_go(tcp.words, tcp.objects)
@@ -399,8 +445,8 @@ class Connection:
         else:
             at = fast.SND_RING
             rings = self.tcp.snd
-        ring = self.tcp.ring
-        self.tcp.ring = None
+        ring = self.tcp.objects[fast.O_RING]
+        self.tcp.objects[fast.O_RING] = None
         if ring is None or len(ring) != n:
             ring = None  # its memory may be what is needed
             ring = bytearray(n)
@@ -430,12 +476,22 @@ class Connection:
             return 0
         if n > self.tcb[fast.SND_RING_SIZE] - self.tcb[fast.SND_LEN]:
             self.make_room(fast.SND_SIZE, n)
+        tcb = self.tcb
         observer = self.tcp.observer
-        if observer is None:
-            return fast.write(self.tcp.objects, self.slot, buffer, offset, n)
-        before = array("I", self.tcb)
-        n = fast.write(self.tcp.objects, self.slot, buffer, offset, n)
-        observer.changed("write", self, before)
+        before = None if observer is None else array("I", tcb)
+        size = tcb[fast.SND_RING_SIZE]
+        n = min(n, size - tcb[fast.SND_LEN])
+        if n <= 0:
+            return 0
+        tail = (tcb[fast.SND_HEAD] + tcb[fast.SND_LEN]) % size
+        first = min(n, size - tail)
+        ring = self.tcp.snd[self.slot]
+        fast.copy(ring, buffer, first, tail, offset)
+        fast.copy(ring, buffer, n - first, 0, offset + first)
+        tcb[fast.SND_LEN] += n
+        tcb[FLAGS] |= FLAG_OUTPUT
+        if before is not None:
+            observer.changed("write", self, before)
         return n
 
     def output(self, now):
@@ -496,6 +552,14 @@ class Connection:
         Unread data, or data that still arrives, is answered with RST: the peer must learn that it was lost (RFC 1122 section 4.2.2.13).
         """
         tcb = self.tcb
+        tcp = self.tcp
+        if tcb[STATE] == ESTABLISHED and not (reset or tcb[fast.RCV_LEN] or tcb[FLAGS] & (FLAG_FIN | fast.FLAG_LOOP) or tcp.observer):
+            # What nearly every connection does, in a few steps.
+            tcb[STATE] = FIN_WAIT_1
+            tcb[FLAGS] |= FLAG_ORPHAN | FLAG_FIN | FLAG_OUTPUT
+            fast.output(tcp.words, now, tcp.objects, self.slot)
+            fast.free_rings(tcp.objects, self.slot)
+            return
         if tcb[FLAGS] & FLAG_ORPHAN:
             return
         if reset or (tcb[fast.RCV_LEN] and tcb[STATE] >= ESTABLISHED and tcb[STATE] != TIME_WAIT):
@@ -507,9 +571,9 @@ class Connection:
         if tcb[STATE] == CLOSED:
             self.delete()
             return
-        self._free_buffers()
+        fast.free_rings(self.tcp.objects, self.slot)
         if tcb[STATE] == FIN_WAIT_2:
-            self._wait(now, FIN_WAIT_2_MS)
+            self._wait(now, TIME_WAIT_MS)
 
     def abort(self, now):
         """Tells the peer with RST and ends at once (RFC 9293 section 3.10.5)."""
@@ -523,50 +587,42 @@ class Connection:
                 pass  # the route is gone: the peer will find out by itself
         self._end(ECONNABORTED if not self.tcb[FLAGS] & FLAG_ORPHAN else 0, "abort")
 
-    def iss(self, now):
-        """Returns an initial sequence number that only we can predict: a clock of 4 us plus a keyed hash of the addresses (RFC 6528), which
-        place() has left in ISS.
-
-        252 steps a millisecond: with 250 the number would jump when the 30 bits of `now` wrap.
-        """
-        return (self.tcb[ISS] + now * 252) & 0xFFFFFFFF
-
-    def _open(self, now):
-        try:
-            self.set_ring(fast.RCV_SIZE, self.tcb[fast.RCV_SIZE])
-        except MemoryError:
-            take_back(self.tcp)
-            self.set_ring(fast.RCV_SIZE, self.tcb[fast.RCV_SIZE])
-        self._start(self.iss(now))
-        move(self, "active open")
-        self.tcb[fast.PROGRESS_AT] = now
-        self._send_syn(now)
-
     def reopens(self, frame, start, header_end, flags):
         """True for a SYN that may open a TIME_WAIT pair of addresses anew."""
         if flags & (SYN | ACK | RST) != SYN or self.local[1] not in self.tcp.listeners:
             return False
         return late.load("tcp.time_wait").reopens_connection(self, frame, start, header_end)
 
-    def open_passive(self, frame, start, now, iss):
-        """Passive open: a SYN for a listening port has arrived; answers SYN+ACK (RFC 9293 section 3.10.7.2)."""
-        self.tcb[STATE] = fast.LISTEN
-        self._start(iss)
+    def open_passive(self, frame, start, now, above):
+        """Passive open: a SYN for a listening port has arrived; answers SYN+ACK (RFC 9293 section 3.10.7.2).
+
+        above: SND.NXT of an old connection between the same ends, or None: the new ISS must lie beyond (RFC 9293 section 3.10.7.4).
+        """
+        tcb = self.tcb
+        self.begin(now, SYN_RECEIVED)
+        if above is not None and difference(tcb[ISS], above) <= 0:
+            self._begin_at((above + 0x10000) & 0xFFFFFFFF, now)
         self._take_syn(frame, start)
-        move(self, "SYN")
+        if self.tcp.observer is not None:
+            self.tcp.observer.moved(self, LISTEN, "SYN")
         self._send_syn(now)
 
-    def open_cookie(self, irs, iss, mss):
+    def _begin_at(self, iss, now):
+        # As begin(), with an ISS that follows from something else.
+        tcb = self.tcb
+        fast.begin(tcb, array("I", ((iss - now * 252) & 0xFFFFFFFF, tcb[fast.TS_OFFSET] >> 8)), now, SYN_RECEIVED)
+
+    def open_cookie(self, irs, iss, mss, now):
         """Passive open by the answer to a cookie: no options but the MSS. input() takes the segment itself."""
         tcb = self.tcb
-        tcb[STATE] = fast.LISTEN
-        self._start(iss)
+        self.begin(now, SYN_RECEIVED)
+        self._begin_at(iss, now)
         tcb[IRS] = irs
         tcb[fast.SND_MSS] = mss
         self._expect(0)
-        move(self, "SYN")
+        if self.tcp.observer is not None:
+            self.tcp.observer.moved(self, LISTEN, "SYN")
         tcb[RETRIES] = 1  # nobody knows when the SYN+ACK left
-        tcb[SND_NXT] = (iss + 1) & 0xFFFFFFFF
 
     def input(self, frame, start, end, flags, now):
         """Takes one segment whose checksum is right (RFC 9293 section 3.10.7.3 and 3.10.7.4); its TCP header is at frame[start]."""
@@ -604,7 +660,6 @@ class Connection:
             self._established(frame, start, now, "SYN+ACK")
         else:
             move(self, "SYN")  # simultaneous open
-            self.tcb[SND_NXT] = self.tcb[ISS]
             self._send_syn(now)
 
     def _reset(self, frame, start, now):
@@ -656,9 +711,8 @@ class Connection:
                 self._reset(frame, start, now)
                 return
             self._established(frame, start, now, "ACK of SYN")
-            if self.listener is not None and not self.listener.ready(self):
-                self.abort(now)
-                return
+            if self.listener is not None:
+                self.listener.ready(self)
         if tcb[FLAGS] & FLAG_ORPHAN and difference(seq + end - start - (frame[start + 12] >> 4 << 2), tcb[RCV_NXT]) > 0 and ahead < window:
             self.abort(now)  # nobody will read it (RFC 9293 section 3.6.1, SHLD-3); there is no buffer for it any more
             return
@@ -684,7 +738,7 @@ class Connection:
             self._wait(now, TIME_WAIT_MS)  # our last ACK was lost: the wait starts again
 
     def settle(self, now):
-        """Lets the state follow what arrive() noted: the ACK of our FIN, and the peer's FIN."""
+        """Lets the state follow what arrive() noted, the ACK of our FIN and the peer's FIN, where fast.settle() does not."""
         tcb = self.tcb
         state = tcb[STATE]
         if tcb[FLAGS] & fast.FLAG_ROUND:
@@ -698,8 +752,8 @@ class Connection:
             if state == CLOSING:
                 self._enter_time_wait(now)
             elif tcb[FLAGS] & (FLAG_ORPHAN | FLAG_FIN_IN) == FLAG_ORPHAN:
-                self._wait(now, FIN_WAIT_2_MS)
-                self._free_buffers()
+                self._wait(now, TIME_WAIT_MS)
+                fast.free_rings(self.tcp.objects, self.slot)
         if tcb[FLAGS] & FLAG_FIN_IN and ESTABLISHED <= tcb[STATE] <= FIN_WAIT_2:
             move(self, "FIN")
             if tcb[STATE] == TIME_WAIT:
@@ -741,50 +795,37 @@ class Connection:
 
     def keep(self, now):
         """Starts the keep-alive timer, when keep-alive is on."""
-        if self.keepalive and self.tcb[STATE] in (ESTABLISHED, CLOSE_WAIT):
+        if self.keepalive and SYN_SENT <= self.tcb[STATE] <= CLOSE_WAIT:
             self._wait(now, self.keepalive)
 
-    def _start(self, iss):
-        fast.begin(self.tcb, iss)
-        if self.remote[0] == self.local[0]:
-            self.tcb[FLAGS] |= fast.FLAG_LOOP
-        if self.way is not None:
-            self.way.begin(self)
-
     def _take_syn(self, frame, start):
-        end = start + (frame[start + 12] >> 4 << 2)
-        self._expect(fast.syn(self.tcb, frame, start, end))
+        self._expect(fast.syn(self.tcb, frame, start, start + (frame[start + 12] >> 4 << 2)))
 
     def _expect(self, offered):
         # Sets what follows from the peer's SYN: see fast.expect().
-        mss = self.tcp.ip.path_mtu(self.remote[0]) - 40
+        ip = self.tcp.ip
+        mss = ip.paths.get(self.remote[0], ip.mtu) - 40
         fast.expect(self.tcp.words, self.tcb, offered, mss)
         if self.tcb[FLAGS] & fast.FLAG_LOOP:
             self.tcb[fast.SND_MSS] -= self.options_size  # what has IP options has this flag
 
     def _send_syn(self, now):
-        tcb = self.tcb
-        if tcb[SND_NXT] == tcb[ISS]:
-            tcb[fast.MIN_RTT] = now  # until there is a round trip: when the SYN left
-        flags = SYN if tcb[STATE] == SYN_SENT else SYN | ACK
-        # The timer first: it must run even when the heap is full and the segment cannot be made.
-        tcb[SND_NXT] = (tcb[ISS] + 1) & 0xFFFFFFFF
-        tcb[FLAGS] |= FLAG_RTX
-        self._timer(RTX_AT, now, tcb[RTO])
-        self.tcp.send_control(tcb, self.remote[0], flags, tcb[ISS], now, self.way)
+        if not fast.synchronise(self, self.tcp.ip.neighbour_mac(self.remote[0], now), now):
+            tcb = self.tcb
+            self._control(SYN if tcb[STATE] == SYN_SENT else SYN | ACK, tcb[ISS], now)
 
     def _established(self, frame, start, now, event):
-        fast.establish(self.tcb, frame, start, now)
+        before = self.tcb[STATE]
+        fast.establish(self.tcp.words, self.tcb, frame, start, now, 0)
         if self.tcb[fast.TEMPLATE] == 0:
             self.use_mac(self.tcp.ip.neighbour_mac(self.remote[0], now) or frame[6:12])
-        move(self, event)
+        if self.tcp.observer is not None:
+            self.tcp.observer.moved(self, before, event)
         if event == "SYN+ACK":
             self.tcb[FLAGS] |= FLAG_ACK_NOW
         if self.tcb[FLAGS] & FLAG_FIN:
             self.tcb[FLAGS] |= FLAG_OUTPUT
             move(self, "close")
-        if self.keepalive:
-            self.keep(now)
 
     def _gives_up(self, now):
         """True when the peer has confirmed nothing for too long (RFC 9293 section 3.8.3; the limit may be set: RFC 5482)."""
@@ -821,7 +862,8 @@ class Connection:
         if mss >= tcb[fast.SND_MSS]:
             return
         tcb[fast.SND_MSS] = mss
-        fast.forget_flight(tcb)
+        if tcb[STATE] >= ESTABLISHED:
+            fast.forget_flight(tcb)
 
     def _probe_tail(self, now):
         """Sends one segment more, so that the peer's answer tells whether the last ones were lost (RFC 8985 section 7.3)."""
@@ -833,7 +875,7 @@ class Connection:
             fast.lose_last(tcb)
             tcb[FLAGS] |= fast.FLAG_TAIL_AGAIN | fast.FLAG_FORCE | FLAG_OUTPUT
             self.output(now)
-        fast.tail_sent(tcb)
+        fast.copy(tcb, tcb, 4, 4 * fast.TAIL_SEQ, 4 * fast.SND_NXT)  # its acknowledgement ends the episode; as an int it might need heap
         if tcb[FLAGS] & fast.FLAG_TIMERS == 0:
             fast.start_timer(self.tcp.words, tcb, now)
 
@@ -861,7 +903,9 @@ class Connection:
             self._end(0, "timeout")
         elif state == FIN_WAIT_2 and tcb[FLAGS] & FLAG_ORPHAN:
             self._end(ETIMEDOUT)
-        elif self.keepalive and ESTABLISHED <= state <= CLOSE_WAIT:
+        elif state < ESTABLISHED:
+            self.keep(now)  # it counts from here on, at most
+        elif self.keepalive and state <= CLOSE_WAIT:
             silent = ticks.diff(now, tcb[fast.LAST_ARRIVAL])
             if silent < self.keepalive:
                 self._wait(now, self.keepalive - silent)
@@ -913,7 +957,7 @@ class Connection:
             self.compress()
             return
         self._wait(now, TIME_WAIT_MS)
-        self._free_buffers()
+        fast.free_rings(self.tcp.objects, self.slot)
         self._thin_out()
 
     def _thin_out(self):
@@ -938,7 +982,7 @@ class Connection:
         tcp = self.tcp
         try:
             if tcp.time_waits is None:
-                tcp.time_waits = late.load("tcp.time_wait").TimeWaits()
+                tcp.time_waits = late.load("tcp.time_wait").TimeWaits(tcp.objects)
             tcp.time_waits.add(self)
         except MemoryError:
             pass  # the oldest of them all is forgotten sooner

@@ -7,6 +7,7 @@ segments are looked up, but while one of its own is taken, and FLAG_LOOP leaves 
 from barenet import fast, ip_options
 from barenet.fast import CLOSED, ESTABLISHED, FLAGS, SND_MSS, STATE
 from barenet.tcp import PROTOCOL
+from barenet.tcp.connection import LOOKUP_MOST, tidy
 
 
 class Way(ip_options.Way):
@@ -26,7 +27,6 @@ class Way(ip_options.Way):
         key = tcp.keys[2 * connection.slot : 2 * connection.slot + 2]
         if key[1]:
             connection.key = key
-        connection.tcb[FLAGS] |= fast.FLAG_LOOP
         connection.unlist()
 
     def segment(self, packet, now):
@@ -59,7 +59,8 @@ class _Segments:
             slot = hidden.slot
             tcp.keys[2 * slot] = hidden.key[0]
             tcp.keys[2 * slot + 1] = hidden.key[1]
-            fast.index(tcp.objects, slot, slot + 1)
+            if fast.index(tcp.objects, slot) > LOOKUP_MOST:
+                tidy(tcp)
         try:
             tcp.input(frame, start, end, source, destination, now)
         finally:
@@ -79,6 +80,7 @@ def use(connection, way):
     more = way.size - connection.options_size
     connection.way = way
     connection.options_size = way.size
+    connection.tcb[FLAGS] |= fast.FLAG_LOOP
     if connection.state == CLOSED:
         return
     way.begin(connection)

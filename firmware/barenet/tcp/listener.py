@@ -2,9 +2,9 @@
 
 from barenet import fast, late, ticks
 from barenet.errors import EADDRINUSE
-from barenet.fast import ACK, RST, SYN
+from barenet.fast import ACK, RST, STATE, SYN, SYN_RECEIVED
 from barenet.ip import ANY
-from barenet.tcp.connection import PLENTY, difference, free_port, spare, take_back
+from barenet.tcp.connection import PLENTY, free_port, spare, take_back
 from micropython import const
 
 _COOKIES_MS = const(130_000)  # as long as a cookie may be good after the last one that was sent
@@ -16,7 +16,7 @@ _BESIDE = const(1024)  # what a connection takes beside its buffers, with the so
 def listen(tcp, address, port, backlog, rcvbuf, sndbuf):
     """See `TCP.listen`."""
     if port == 0:
-        port = free_port(tcp, ANY, 0)
+        port = free_port(tcp, ANY, (ANY, 0))
     if port in tcp.listeners:
         raise OSError(EADDRINUSE)
     listener = tcp.listeners[port] = Listener(tcp, address, port, backlog, rcvbuf, sndbuf)
@@ -35,42 +35,44 @@ class Listener:
         self.sndbuf = sndbuf
         self.local = None  # our end of the last connection, and its peer's address, which the next ones share
         self.source = None
-        self.opening = []
-        self.waiting = []
+        self.accepted = self.host = None  # the peer's address of the last one that was accepted
+        self.pending = []  # connections that are opening, or open and not accepted yet
         self.cookies_until = None  # cookies are on their way
 
-    def accept(self):
-        """Returns a Connection that a peer has opened, or None."""
-        if not self.waiting:
-            return None
-        connection = self.waiting.pop(0)
-        connection.listener = None
-        return connection
+    def next(self):
+        """Returns the Connection of a peer that has waited longest for accept(), or None."""
+        for connection in self.pending:
+            if connection.tcb[STATE] != SYN_RECEIVED:
+                return connection
+        return None
 
-    def acceptable(self):
-        """True when accept() would return a connection."""
-        return bool(self.waiting)
+    def accept(self, connection):
+        """The program takes what next() has returned. Returns (host, port) of its peer, the host as a dotted quad."""
+        self.pending.remove(connection)
+        connection.listener = None
+        address, port = connection.remote
+        if address != self.accepted:
+            self.accepted = address
+            self.host = "%d.%d.%d.%d" % tuple(address)
+        return self.host, port
 
     def full(self):
         """True when nobody more can be let in until the program accepts; a backlog full of opening connections is cookies' work."""
-        return len(self.waiting) >= self.backlog
+        return len(self.pending) - self.opening() >= self.backlog
+
+    def opening(self):
+        """Returns how many connections are not open yet."""
+        return sum(connection.tcb[STATE] == SYN_RECEIVED for connection in self.pending)
 
     def ready(self, connection):
-        """A handshake is complete. Returns False when the listener is gone."""
-        if connection in self.opening:
-            self.opening.remove(connection)
-        if self.tcp.listeners.get(self.port) is not self:
-            return False
-        self.waiting.append(connection)
-        return True
+        """A handshake is complete: connections are accepted in this order."""
+        self.pending.remove(connection)
+        self.pending.append(connection)
 
     def gone(self, connection):
         """A connection ended before it was accepted. One with an error still in the queue is dropped, as accept(2) would fail on it."""
-        if connection in self.opening:
-            self.opening.remove(connection)
-            connection.delete()
-        elif connection in self.waiting and not connection.readable():
-            self.waiting.remove(connection)
+        if connection in self.pending and not connection.readable():
+            self.pending.remove(connection)
             connection.delete()
 
     def close(self, now):
@@ -81,16 +83,29 @@ class Listener:
 
     def clear(self, now):
         """Resets the connections nobody has accepted yet."""
-        for connection in self.opening + self.waiting:
+        pending = self.pending
+        self.pending = []
+        for connection in pending:
             connection.listener = None
             connection.close(now, True)
-        self.opening = []
-        self.waiting = []
+
+    def knock(self, frame, now):
+        """Takes a SYN that fast.knock() has looked at; returns False when input() must take it."""
+        ip = self.tcp.ip
+        if self.address != ANY or ip.address == ANY or len(self.pending) >= self.backlog or self.tcp.hidden is not None:
+            return False
+        remote = (bytes(frame[26:30]), frame[34] << 8 | frame[35])
+        if not remote[1] or not 0 < remote[0][0] < 224 or remote[0][0] == 127 or remote[0] in (ip.address, ip.broadcast):
+            return False
+        if self.local is None or self.local[0] != ip.address:
+            self.local = (ip.address, self.port)
+        self._passive(remote, frame, now)
+        return True
 
     def input(self, frame, start, end, header_end, flags, source, destination, above, now):
         """Takes a segment that belongs to no connection; returns False when it is not for this listener either.
 
-        above: SND.NXT of an old connection between the same addresses, or None: the new ISS must lie beyond.
+        above: see Connection.open_passive().
         """
         if self.address != ANY and self.address != destination:
             return False
@@ -109,10 +124,10 @@ class Listener:
             self.tcp.drops["backlog full"] += 1  # the peer repeats its SYN
         elif remote[1] == 0:
             self.tcp.drops["no connection"] += 1
-        elif len(self.opening) + len(self.waiting) >= self.backlog:
+        elif len(self.pending) >= self.backlog:
             self._send_cookie(local, remote, frame, start, header_end, now)
         else:
-            self._passive(local, remote, frame, start, header_end, above, now)
+            self._passive(remote, frame, now, start, above)
         return True
 
     def _send_cookie(self, local, remote, frame, start, header_end, now):
@@ -135,7 +150,7 @@ class Listener:
             self.cookies_until = None
             return False
         cookies = late.load("tcp.cookies")
-        local = (destination, self.port)
+        local = self.local = (destination, self.port)
         remote = (source, frame[start] << 8 | frame[start + 1])
         irs = (fast.number(frame, start + 4) - 1) & 0xFFFFFFFF
         iss = (fast.number(frame, start + 8) - 1) & 0xFFFFFFFF
@@ -146,26 +161,23 @@ class Listener:
         if self.full():
             self.tcp.drops["backlog full"] += 1  # the peer repeats what it has sent
             return True
-        connection = self._open_passive(local, remote, frame, now)
+        connection = self._open_passive(remote, frame)
         if connection is not None:
-            connection.open_cookie(irs, iss, mss)
+            connection.open_cookie(irs, iss, mss, now)
             connection.input(frame, start, end, ACK, now)
         return True
 
-    def _passive(self, local, remote, frame, start, header_end, above, now):
-        connection = self._open_passive(local, remote, frame, now)
+    def _passive(self, remote, frame, now, start=34, above=None):
+        connection = self._open_passive(remote, frame)
         if connection is None:
             return
         try:
-            iss = connection.iss(now)
-            if above is not None and difference(iss, above) <= 0:
-                iss = (above + 0x10000) & 0xFFFFFFFF  # beyond all that the old connection has sent (RFC 9293 section 3.10.7.4)
-            connection.open_passive(frame, start, now, iss)
+            connection.open_passive(frame, start, now, above)
         except (OSError, MemoryError):
             self.tcp.drops["out of memory"] += 1
             connection.drop()
 
-    def _open_passive(self, local, remote, frame, now):
+    def _open_passive(self, remote, frame):
         """Returns a connection with its place among those that are opening, None without memory for it."""
         tcp = self.tcp
         connection = None
@@ -179,14 +191,15 @@ class Listener:
                 if not take_back(tcp):
                     raise
                 connection = self._create(plenty)
-            connection.place(local, remote)
+            fast.key(tcp.secret, self.local[0], self.port, remote[0], remote[1])
+            connection.place(remote, self.rcvbuf if plenty else 0)
             if frame[14] != 0x45:
                 late.load("tcp.ip_options").arrived(connection, frame)
-            if plenty:
+            if plenty and not connection.tcb[fast.RCV_RING_SIZE]:
                 connection.set_ring(fast.RCV_SIZE, self.rcvbuf)
             connection.listener = self
             connection.tcb[fast.FLAGS] |= fast.FLAG_PASSIVE
-            self.opening.append(connection)
+            self.pending.append(connection)
             return connection
         except (OSError, MemoryError):
             tcp.drops["out of memory"] += 1
