@@ -551,8 +551,9 @@ def index(objects, slot: int) -> int:
     while table[i]:
         i = (i + 1) & 255
     table[i] = slot + 1
-    i = table[256] + 1
-    table[256] = i
+    table = ptr8(int(table) + 256)
+    i = table[0] + 1
+    table[0] = i
     return i
 
 

@@ -1,5 +1,6 @@
 """What deploy decides to copy, to remove and to keep, and what it compiles for."""
 
+import ast
 import hashlib
 
 import pytest
@@ -172,3 +173,27 @@ def test_what_depends_on_the_size_of_ints_is_fitted_where_they_have_64_bits():
         assert all(b"\n_WIDE = const(1)\n" in fitted[name] for name in ("barenet/fast.py", "barenet/fast_udp.py", "barenet/driver/tap.py"))
         for architecture in ("x86", "xtensawin", "armv7emsp"):
             assert deploy.fit(files, architecture) == files
+
+
+def test_no_constant_index_is_beyond_what_a_load_of_the_esp32_reaches():
+    # mpy-cross 1.28 writes code that crashes for p[256] and beyond: the instruction has 8 bits for the index.
+    beyond = []
+    values = {}
+    for name, content in sorted(deploy.sources().items()):
+        if b"@micropython.viper" not in content:
+            continue
+        tree = ast.parse(content)
+        for node in tree.body:
+            match node:
+                case ast.Assign([ast.Name(constant)], ast.Call(ast.Name("const"), [expression])):
+                    values[constant] = eval(ast.unparse(expression), {}, values)
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Subscript) and not isinstance(node.slice, ast.Slice):
+                index = ast.unparse(node.slice).replace("fast.", "")
+                try:
+                    number = eval(index, {"int": int}, values)
+                except NameError:
+                    continue
+                if isinstance(number, int) and not 0 <= number < 256:
+                    beyond.append(f"{name}:{node.lineno}: {ast.unparse(node)}")
+    assert values["C_FRAMES"] and beyond == []
