@@ -626,7 +626,7 @@ def free_rings(objects, slot: int):
     t = ptr32(objects[O_TCBS][slot])
     which = O_RCV
     at = RCV_RING
-    used = ~t[FLAGS] & FLAG_ORPHAN
+    used = t[FLAGS] & FLAG_ORPHAN ^ FLAG_ORPHAN
     while which <= O_SND:
         if not used and t[at + 2]:
             rings = objects[which]
