@@ -1,4 +1,4 @@
-"""The firmware keeps clear of what mpy-cross compiles wrongly for the ESP32. Each was seen on the emulated chip, and on no other processor."""
+"""The firmware keeps clear of what mpy-cross compiles wrongly for the ESP32. Each was seen on the emulated chip; x86 shares but one."""
 
 import ast
 
@@ -42,7 +42,7 @@ def indexes_out_of_reach(source, values):
 
 
 def unary_of_what_is_in_a_register(source, values):
-    """mpy-cross 1.28: ~p[i] is 0 on Xtensa, and y = ~x or y = -x changes x, too, when x is one of the locals that live in a register."""
+    """mpy-cross 1.28: ~p[i] is 0 on Xtensa. On all processors y = ~x or y = -x changes x, too, when x is one of the locals that live in a register."""
     for function in viper_functions(source):
         for node in ast.walk(function):
             if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.Invert | ast.USub) and value(node, values) is None:
