@@ -281,12 +281,14 @@ def test_all_of_it_three_times_leaves_no_memory_and_the_board_serves(board, linu
         storm()
         check_service(board, linux)
     forget_connections(board)
-    before = value(board, "(gc.collect(), gc.mem_alloc())[1]")
+    used = "(gc.collect(), gc.mem_alloc())[1]"
+    before = value(board, used)
     for _ in range(3):
         storm()
         check_service(board, linux)
     forget_connections(board)
-    assert value(board, "(gc.collect(), gc.mem_alloc())[1]") - before < 512
+    # Not at once: the collector takes any word for a pointer, and one on the C stack may still be that of a control block.
+    until(lambda: value(board, used) - before < 512, "the memory is free again")
 
 
 @pytest.mark.parametrize(
