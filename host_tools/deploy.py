@@ -124,8 +124,9 @@ def target(mpy: int) -> tuple[str | None, str]:
     Raises DeployError when the firmware cannot run barenet at all.
     """
     version, sub_version, architecture = mpy & 0xFF, mpy >> 8 & 3, mpy >> 10 & 0xF
-    if version < MPY_VERSION:
-        raise DeployError("the board's MicroPython is too old; put a newer one on it: barenet flash")
+    if (version, sub_version) < (MPY_VERSION, MPY_SUB_VERSION):
+        # 1.22 cannot compile the sources either: its viper has no ~.
+        raise DeployError("the board's MicroPython is older than 1.23, which barenet needs; put a newer one on it: barenet flash")
     if architecture not in ARCHITECTURES:
         raise DeployError("the board's MicroPython has no native code support, which barenet needs")
     if (version, sub_version) != (MPY_VERSION, MPY_SUB_VERSION):

@@ -20,11 +20,10 @@ from host_tools.errors import BarenetError
 
 FLASH_ADDRESS = 0x1000
 VERSION = "1.25.0"
-OLDEST = (1, 22)
+OLDEST = (1, 23)  # earlier ones load other .mpy, and their viper has no ~
 
 # Release dates, which are part of the file names.
 RELEASES = {
-    "1.22.2": "20240222",
     "1.23.0": "20240602",
     "1.24.1": "20241129",
     "1.25.0": "20250415",

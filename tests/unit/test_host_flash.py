@@ -56,7 +56,7 @@ def test_a_psram_firmware_is_recognised(file):
         (firmware()[:-40], "application is damaged or cut off|application is wrong"),
         (firmware(chip=9), r"another chip .* \(chip id 9\)"),
         (firmware(name="Espruino"), "is not MicroPython"),
-        (firmware("1.20.0"), "MicroPython 1.20.0; barenet needs 1.22 or later"),
+        (firmware("1.20.0"), "MicroPython 1.20.0; barenet needs 1.23 or later"),
         (firmware(table=partition_table((1, 2, 0x9000, 0x6000, "nvs"))), "names no application"),
         (firmware(table=TABLE[:-1] + b"\0"), "MD5 of the partition table is wrong"),
     ],
